@@ -1,0 +1,98 @@
+/**
+ * What the audit holds: a decision record before anything is forwarded, an outcome record after, and lifecycle
+ * records between. Field names are a public contract (docs/audit.md). No token, argument value or query value.
+ */
+export type AuditEvent = DecisionEvent | OutcomeEvent | RevocationEvent | LifecycleEvent
+
+export interface DecisionEvent {
+  readonly type: 'decision'
+  /** Id of the decision: also in the `chaperone-decision` header of the answer. */
+  readonly decision_id: string
+  readonly route: string | null
+  readonly upstream: string | null
+  readonly agent: { readonly spiffe_id: string; readonly svid_sha: string; readonly svid_jti?: string } | null
+  readonly task: {
+    readonly txn: string
+    readonly chain: readonly string[]
+    readonly grant_sha: string
+    readonly approvers: readonly string[]
+    readonly purpose: string
+    readonly carrier: string
+  } | null
+  readonly request: {
+    readonly method: string
+    /** The raw path that is forwarded, without the query. */
+    readonly path: string
+    readonly has_query: boolean
+    readonly kind: 'http' | 'websocket' | 'mcp' | null
+    readonly mcp?: { readonly method: string; readonly tool?: string; readonly request_id?: string | number }
+    /** SHA-256 of the inspected body, hex; only for inspected bodies. */
+    readonly args_sha256?: string
+    /** From the client: how often its SDK retried by itself (x-stainless-retry-count), if it says. */
+    readonly retry_count?: number
+  }
+  readonly decision: {
+    readonly effect: 'allow' | 'deny' | 'step-up'
+    readonly code: string | null
+    readonly detail: string | null
+    readonly policy_ids: readonly string[]
+    readonly policy_set_sha: string
+    readonly revocation_epoch: string
+    readonly staleness_ms: number
+    /** The record that refused this request. */
+    readonly rid?: string
+  }
+  /** True when a task, agent or grant under revocation tried again: the record that answers "did it act after?". */
+  readonly after_revocation: boolean
+}
+
+export interface OutcomeEvent {
+  readonly type: 'outcome'
+  readonly decision_id: string
+  readonly txn: string | null
+  readonly status: number | null
+  /** `complete`, `denied`, `cut` (by us), `client-gone`, `upstream-failed`. */
+  readonly end: 'complete' | 'denied' | 'cut' | 'client-gone' | 'upstream-failed'
+  readonly bytes_up: number
+  readonly bytes_down: number
+  readonly duration_ms: number
+  readonly credential: { readonly kind: string; readonly id_sha: string; readonly revocation_class: string } | null
+  readonly cut?: {
+    readonly code: string
+    readonly rid?: string
+    /** How the client was told: `final-message`, `close-1008`, `denied`, `reset`. */
+    readonly how: 'final-message' | 'close-1008' | 'denied' | 'reset'
+    /** Record in force in this sidecar -> client side closed. */
+    readonly after_ms: number
+  }
+  readonly error?: string
+}
+
+/** Written when a revocation comes into force in this sidecar. */
+export interface RevocationEvent {
+  readonly type: 'revocation'
+  readonly rid: string
+  readonly op: string
+  readonly subject: string
+  readonly reason: string
+  readonly by: string
+  readonly recorded_at: string
+  readonly revocation_epoch: string
+  readonly exchanges_cut: number
+}
+
+export interface LifecycleEvent {
+  readonly type: 'start' | 'stop' | 'config' | 'heartbeat'
+  readonly detail: Readonly<Record<string, string | number | boolean>>
+}
+
+/** One line of the file: the event in its envelope. `hash` covers the RFC 8785 form of everything else. */
+export type AuditRecord = {
+  readonly v: 1
+  readonly seq: number
+  readonly ts: string
+  readonly mono_ns: string
+  readonly sidecar: { readonly instance: string; readonly version: string; readonly config_sha: string }
+  readonly prev: string
+  readonly hash: string
+} & AuditEvent
