@@ -10,7 +10,11 @@ export interface DecisionEvent {
   readonly decision_id: string
   readonly route: string | null
   readonly upstream: string | null
-  readonly agent: { readonly spiffe_id: string; readonly svid_sha: string; readonly svid_jti?: string } | null
+  readonly agent: {
+    readonly spiffe_id: string
+    readonly svid_sha: string
+    readonly svid_jti?: string
+  } | null
   readonly task: {
     readonly txn: string
     readonly chain: readonly string[]
@@ -25,7 +29,11 @@ export interface DecisionEvent {
     readonly path: string
     readonly has_query: boolean
     readonly kind: 'http' | 'websocket' | 'mcp' | null
-    readonly mcp?: { readonly method: string; readonly tool?: string; readonly request_id?: string | number }
+    readonly mcp?: {
+      readonly method: string
+      readonly tool?: string
+      readonly request_id?: string | number
+    }
     /** SHA-256 of the inspected body, hex; only for inspected bodies. */
     readonly args_sha256?: string
     /** From the client: how often its SDK retried by itself (x-stainless-retry-count), if it says. */
@@ -56,7 +64,11 @@ export interface OutcomeEvent {
   readonly bytes_up: number
   readonly bytes_down: number
   readonly duration_ms: number
-  readonly credential: { readonly kind: string; readonly id_sha: string; readonly revocation_class: string } | null
+  readonly credential: {
+    readonly kind: string
+    readonly id_sha: string
+    readonly revocation_class: string
+  } | null
   readonly cut?: {
     readonly code: string
     readonly rid?: string
@@ -92,7 +104,11 @@ export type AuditRecord = {
   readonly seq: number
   readonly ts: string
   readonly mono_ns: string
-  readonly sidecar: { readonly instance: string; readonly version: string; readonly config_sha: string }
+  readonly sidecar: {
+    readonly instance: string
+    readonly version: string
+    readonly config_sha: string
+  }
   readonly prev: string
   readonly hash: string
 } & AuditEvent

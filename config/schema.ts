@@ -81,7 +81,11 @@ function count(fallback: number, bounds: Bounds) {
   )
 }
 
-const text = v.pipe(v.string(), v.minLength(1, 'Expected text that is not empty'), v.maxLength(2048))
+const text = v.pipe(
+  v.string(),
+  v.minLength(1, 'Expected text that is not empty'),
+  v.maxLength(2048),
+)
 const name = v.pipe(
   v.string(),
   v.regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'Expected a name of lower-case letters, digits and "-"'),
@@ -96,12 +100,18 @@ const sensitivity = v.picklist(
 )
 const address = v.pipe(
   v.string(),
-  v.regex(/^(\[[0-9a-f:]+\]|[a-zA-Z0-9.-]+):\d{1,5}$/, 'Expected host:port such as "127.0.0.1:15080"'),
+  v.regex(
+    /^(\[[0-9a-f:]+\]|[a-zA-Z0-9.-]+):\d{1,5}$/,
+    'Expected host:port such as "127.0.0.1:15080"',
+  ),
 )
 const httpUrl = v.pipe(
   v.string(),
   v.url('Expected an absolute http: or https: URL'),
-  v.regex(/^https?:\/\/[^@?#]+$/, 'Expected an http: or https: URL without userinfo, query or fragment'),
+  v.regex(
+    /^https?:\/\/[^@?#]+$/,
+    'Expected an http: or https: URL without userinfo, query or fragment',
+  ),
 )
 const httpsUrl = v.pipe(
   v.string(),
@@ -110,7 +120,9 @@ const httpsUrl = v.pipe(
 )
 /** A literal secret in the file is an error by shape: only a path is accepted. */
 const secret = v.strictObject(
-  { file: v.pipe(text, v.description('Path of the file that holds the secret; re-read on change')) },
+  {
+    file: v.pipe(text, v.description('Path of the file that holds the secret; re-read on change')),
+  },
   'Expected { file: <path> }: a secret may not stand in the configuration',
 )
 const headerName = v.pipe(
@@ -265,7 +277,10 @@ const route = v.union(
       /** First path segments of our listener: `/github`. Taken off before the request is judged and forwarded. */
       prefix: v.pipe(
         v.string(),
-        v.regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'Expected a path such as "/github", without a trailing slash'),
+        v.regex(
+          /^(\/[A-Za-z0-9._~-]+)+$/,
+          'Expected a path such as "/github", without a trailing slash',
+        ),
       ),
       upstream: name,
     }),

@@ -38,7 +38,11 @@ export type Destination =
       readonly tools: readonly string[]
       readonly args?: Readonly<Record<string, ArgumentConstraint>>
     }
-  | { readonly type: 'ws'; readonly locations: readonly string[]; readonly paths: readonly string[] }
+  | {
+      readonly type: 'ws'
+      readonly locations: readonly string[]
+      readonly paths: readonly string[]
+    }
 
 /** All members present must hold. A constrained argument that is missing does not match. */
 export interface ArgumentConstraint {
