@@ -14,10 +14,7 @@ const dotSegment = /\/\.\.?(?:\/|$)/
  * domain names the authority, not somebody who can ask.
  */
 export function parseSpiffeId(text: string): SpiffeId | undefined {
-  if (text.length > maxIdBytes || !idForm.test(text) || hasDotSegment(text)) return undefined
-  // The expression has proven the only thing that the type says.
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion
-  return text as SpiffeId
+  return isWorkloadId(text) ? text : undefined
 }
 
 /** `example.org` of `spiffe://example.org/ns/a`: what selects the trust bundle. */
@@ -43,6 +40,10 @@ export function matchesSpiffePattern(id: SpiffeId, pattern: string): boolean {
   const isOpen = wanted.at(-1) === '**'
   if (isOpen ? segments.length < wanted.length : segments.length !== wanted.length) return false
   return wanted.every((want, index) => want === '*' || want === '**' || want === segments[index])
+}
+
+function isWorkloadId(text: string): text is SpiffeId {
+  return text.length <= maxIdBytes && idForm.test(text) && !hasDotSegment(text)
 }
 
 function hasDotSegment(text: string): boolean {
