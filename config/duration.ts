@@ -1,10 +1,12 @@
 /** Reads `250ms`, `30s`, `5m`, `8h`, `1d` as milliseconds; undefined when the text is anything else. */
 export function parseDuration(text: string): number | undefined {
-  const match = /^(\d{1,9})(ms|s|m|h|d)$/.exec(text)
+  const match = durationPattern.exec(text)
   if (!match) return undefined
   const [, digits, unit] = match
   return Number(digits) * (unitMs.get(unit ?? '') ?? Number.NaN)
 }
+
+export const durationPattern: RegExp = /^(\d{1,9})(ms|s|m|h|d)$/
 
 const unitMs: ReadonlyMap<string, number> = new Map([
   ['ms', 1],

@@ -28,6 +28,8 @@ export type CutHow = 'final-message' | 'close-1008' | 'denied' | 'reset'
 export interface Exchange extends Disposable {
   readonly cut: Cut | undefined
   readonly cutHow: CutHow | undefined
+  /** Milliseconds from the order to cut until the client side was ended. */
+  readonly cutAfterMs: number | undefined
   /** Attaches the two sides. When the cut came first, both are ended at once. */
   attach(target: Cuttable): void
   bytesUp: number

@@ -1,0 +1,20 @@
+/** The upstream of all benchmarks: 1 KB of JSON, and an endless event stream. Tells its port to the parent process. */
+import { createServer } from 'node:http'
+
+const body = Buffer.from(JSON.stringify({ data: 'x'.repeat(1010) }))
+
+createServer((req, res) => {
+  req.resume()
+  if (req.url === '/events') {
+    res.writeHead(200, { 'content-type': 'text/event-stream' })
+    const timer = setInterval(() => res.write('data: {"tick":1}\n\n'), 100)
+    res.on('close', () => clearInterval(timer))
+    return
+  }
+  res.writeHead(200, { 'content-type': 'application/json', 'content-length': String(body.length) })
+  res.end(body)
+}).listen(0, '127.0.0.1', function listening() {
+  const address = this.address()
+  if (address !== null && typeof address === 'object') process.send?.({ port: address.port })
+})
+process.on('disconnect', () => process.exit(0))

@@ -1,0 +1,37 @@
+import type { Config } from '../config/schema.ts'
+import type { Log } from '../proxy/log.ts'
+import type { Clock } from '../policy/types.ts'
+import { createEmbeddedGrantStore } from '../revocation/embedded-grant-store.ts'
+import { createEmbeddedRevocation } from '../revocation/embedded.ts'
+import type { RevocationFeed } from '../revocation/feed.ts'
+import type { GrantStore } from '../revocation/grant-store.ts'
+import { createRedisFeed } from '../revocation/redis-feed.ts'
+import { createRedisGrantStore } from '../revocation/redis-grant-store.ts'
+
+/** Where a sidecar hears of revocations and finds grants. */
+export interface ControlPlane extends AsyncDisposable {
+  readonly feed: RevocationFeed
+  readonly grants: GrantStore
+}
+
+/** Opens what the configuration names. Returns at once: the feed connects when it is started, and keeps trying. */
+export function openControlPlane(
+  config: Config,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+): ControlPlane {
+  const { revocation, trustDomain } = config
+  if (revocation.source === 'embedded') {
+    const { feed } = createEmbeddedRevocation({ clock })
+    return { feed, grants: createEmbeddedGrantStore({ clock }), [Symbol.asyncDispose]: () => feed[Symbol.asyncDispose]() }
+  }
+  const { redis, syncInterval: syncIntervalMs } = revocation
+  const feed = createRedisFeed({ redis, trustDomain, syncIntervalMs, clock, log })
+  const grants = createRedisGrantStore({ redis, trustDomain, clock })
+  return {
+    feed,
+    grants,
+    async [Symbol.asyncDispose]() {
+      await Promise.all([feed[Symbol.asyncDispose](), grants[Symbol.asyncDispose]()])
+    },
+  }
+}

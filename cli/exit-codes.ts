@@ -1,0 +1,12 @@
+/** What the commands end with: a public contract (docs/cli.md). */
+export const exitCodes = {
+  ok: 0,
+  /** The command ran, and what it looked at is not right. */
+  failed: 1,
+  /** The command could not do its work: a file or a server was not there. */
+  fault: 2,
+  /** The configuration cannot be used. */
+  badConfig: 3,
+  /** The command line is wrong (EX_USAGE). */
+  usage: 64,
+} as const

@@ -1,0 +1,28 @@
+import type { Command } from 'commander'
+import { systemClock } from '../proxy/system-clock.ts'
+import { createRedisCommitter } from '../revocation/redis-committer.ts'
+import { addStoreOptions, readStoreOptions, type StoreOptions } from './store-options.ts'
+
+const maxListed = 1_000
+
+type ListOptions = StoreOptions & { readonly json: boolean }
+
+/** `chaperone revocations`: what is in force. */
+export function registerRevocations(program: Command): void {
+  const command = program
+    .command('revocations')
+    .description('list the records in force')
+    .option('--json', 'one JSON object per line', false)
+  addStoreOptions(command).action(async (options: ListOptions) => {
+    await using committer = createRedisCommitter({ ...readStoreOptions(options), clock: systemClock })
+    const records = await committer.list(maxListed)
+    for (const record of records) {
+      const { rid, op, subject, reason, by, atMs } = record
+      const line = options.json
+        ? JSON.stringify(record)
+        : `${new Date(atMs).toISOString()}  ${op.padEnd(10)}  ${subject}  "${reason}" by ${by}  ${rid}`
+      process.stdout.write(`${line}\n`)
+    }
+    if (records.length === 0 && !options.json) process.stdout.write('No record is in force.\n')
+  })
+}

@@ -1,0 +1,176 @@
+import { isIP } from 'node:net'
+import { nearestName } from './nearest-name.ts'
+import type { Finding, SettingPath } from './problem.ts'
+import type { Config } from './schema.ts'
+
+/** What no single setting can show: names that stand twice or point nowhere, and settings that contradict each other. */
+export function findContradictions(config: Config): readonly Finding[] {
+  return [
+    ...checkListen(config),
+    ...checkTrust(config),
+    ...checkApprovers(config),
+    ...checkFreshness(config),
+    ...checkRedis(config),
+    ...checkUpstreams(config),
+    ...checkRoutes(config),
+  ]
+}
+
+function checkListen({ listen }: Config): readonly Finding[] {
+  const { agent, admin, unsafeNonLoopback } = listen
+  const found: Finding[] = []
+  for (const [key, address] of [
+    ['agent', agent],
+    ['admin', admin],
+  ] as const) {
+    if (portOf(address) > 65_535) {
+      found.push({ path: ['listen', key], message: 'Expected a port from 0 to 65535' })
+    }
+  }
+  if (!unsafeNonLoopback && !isLoopback(agent)) {
+    found.push({
+      path: ['listen', 'agent'],
+      message: 'Expected a loopback address, or unsafeNonLoopback: true',
+    })
+  }
+  if (agent === admin && portOf(agent) !== 0) {
+    found.push({ path: ['listen', 'admin'], message: 'Expected another address than agent' })
+  }
+  return found
+}
+
+function checkTrust({ identity, trustDomain }: Config): readonly Finding[] {
+  const domains = identity.trustBundles.map((bundle) => bundle.trustDomain)
+  const bundles: SettingPath = ['identity', 'trustBundles']
+  const found = duplicates(domains).map((index) => ({
+    path: [...bundles, index, 'trustDomain'],
+    message: 'The trust domain has another bundle already',
+  }))
+  if (domains.includes(trustDomain)) return found
+  return [...found, { path: bundles, message: 'Expected a bundle of the own trustDomain' }]
+}
+
+function checkApprovers({ approvers, grants }: Config): readonly Finding[] {
+  const twice = duplicates(approvers.map(({ iss }) => iss)).map((index) => ({
+    path: ['approvers', index, 'iss'],
+    message: 'The approver is listed already',
+  }))
+  const vocabulary = grants.purposes
+  if (!vocabulary) return twice
+  const unknown = approvers.flatMap(({ purposes = [] }, approver) =>
+    purposes.flatMap((purpose, index) =>
+      vocabulary.includes(purpose)
+        ? []
+        : [
+            {
+              path: ['approvers', approver, 'purposes', index],
+              message: 'Expected a purpose of grants.purposes',
+              ...suggest(purpose, vocabulary),
+            },
+          ],
+    ),
+  )
+  return [...twice, ...unknown]
+}
+
+function checkFreshness({ revocation }: Config): readonly Finding[] {
+  const { syncInterval, ...limits } = revocation
+  // One lost answer must not refuse writes: the limit has to outlive two rounds.
+  const atLeast = syncInterval * 2
+  return (['staleAfterWrites', 'staleAfterReads', 'staleAfterStreams'] as const)
+    .filter((key) => limits[key] <= atLeast)
+    .map((key) => ({
+      path: ['revocation', key],
+      message: `Expected more than twice syncInterval, ${atLeast} ms`,
+    }))
+}
+
+function checkRedis({ revocation }: Config): readonly Finding[] {
+  if (revocation.source !== 'redis') return []
+  const { url, caFile, certFile, keyFile } = revocation.redis
+  const found: Finding[] = []
+  if (certFile !== undefined && keyFile === undefined) {
+    found.push({ path: ['revocation', 'redis', 'certFile'], message: 'Expected keyFile as well' })
+  }
+  if (keyFile !== undefined && certFile === undefined) {
+    found.push({ path: ['revocation', 'redis', 'keyFile'], message: 'Expected certFile as well' })
+  }
+  if (url.startsWith('redis:') && (caFile ?? certFile ?? keyFile) !== undefined) {
+    found.push({
+      path: ['revocation', 'redis', 'url'],
+      message: 'Expected rediss: because caFile, certFile or keyFile is set',
+    })
+  }
+  return found
+}
+
+function checkUpstreams({ upstreams, mint }: Config): readonly Finding[] {
+  const twice = duplicates(upstreams.map(({ name }) => name)).map((index) => ({
+    path: ['upstreams', index, 'name'],
+    message: 'The name is taken by another upstream',
+  }))
+  if (mint) return twice
+  const unminted = upstreams.flatMap(({ credential }, index) =>
+    'mint' in credential
+      ? [
+          {
+            path: ['upstreams', index, 'credential', 'mint'],
+            message: 'Expected the section "mint" with issuer and keys',
+            atKey: true,
+          },
+        ]
+      : [],
+  )
+  return [...twice, ...unminted]
+}
+
+function checkRoutes({ routes, upstreams }: Config): readonly Finding[] {
+  const names = upstreams.map(({ name }) => name)
+  const found: Finding[] = []
+  const taken = new Set<string>()
+  for (const [index, route] of routes.entries()) {
+    const [key, match] =
+      'prefix' in route ? (['prefix', route.prefix] as const) : (['host', route.host] as const)
+    if (taken.has(`${key} ${match}`)) {
+      found.push({ path: ['routes', index, key], message: `Another route has this ${key}` })
+    }
+    taken.add(`${key} ${match}`)
+    if (key === 'prefix' && match.split('/').some((segment) => /^\.{1,2}$/.test(segment))) {
+      found.push({ path: ['routes', index, key], message: 'Expected no "." or ".." in the path' })
+    }
+    if (!names.includes(route.upstream)) {
+      found.push({
+        path: ['routes', index, 'upstream'],
+        message: 'Expected the name of an upstream',
+        ...suggest(route.upstream, names),
+      })
+    }
+  }
+  return found
+}
+
+/** The indexes of all but the first of equal values. */
+function duplicates(values: readonly string[]): readonly number[] {
+  const first = new Map<string, number>()
+  const found: number[] = []
+  for (const [index, value] of values.entries()) {
+    if (first.has(value)) found.push(index)
+    else first.set(value, index)
+  }
+  return found
+}
+
+function suggest(name: string, names: readonly string[]): Pick<Finding, 'suggestion'> {
+  const suggestion = nearestName(name, names)
+  return suggestion === undefined ? {} : { suggestion }
+}
+
+function isLoopback(address: string): boolean {
+  const host = address.slice(0, address.lastIndexOf(':'))
+  if (host === 'localhost' || host === '[::1]') return true
+  return isIP(host) === 4 && host.startsWith('127.')
+}
+
+function portOf(address: string): number {
+  return Number(address.slice(address.lastIndexOf(':') + 1))
+}

@@ -1,0 +1,56 @@
+import { resolve } from 'node:path'
+import type { Config, CredentialConfig, RedisConfig, TrustBundleConfig } from './schema.ts'
+
+/** The same configuration with every path absolute: relative ones are taken from `directory`. */
+export function resolveFiles(config: Config, directory: string): Config {
+  const absolute = (path: string) => resolve(directory, path)
+  const { identity, approvers, grants, policy, revocation, upstreams, mint, audit } = config
+  return {
+    ...config,
+    identity: {
+      ...identity,
+      trustBundles: identity.trustBundles.map((bundle) => resolveBundle(bundle, absolute)),
+    },
+    approvers: approvers.map((approver) => ({ ...approver, jwks: absolute(approver.jwks) })),
+    grants: { ...grants, ...(grants.file !== undefined && { file: absolute(grants.file) }) },
+    policy: {
+      ...policy,
+      ...(policy.directory !== undefined && { directory: absolute(policy.directory) }),
+    },
+    revocation:
+      revocation.source === 'redis'
+        ? { ...revocation, redis: resolveRedis(revocation.redis, absolute) }
+        : revocation,
+    upstreams: upstreams.map((upstream) => ({
+      ...upstream,
+      ...(upstream.caFile !== undefined && { caFile: absolute(upstream.caFile) }),
+      credential: resolveCredential(upstream.credential, absolute),
+    })),
+    ...(mint && { mint: { ...mint, keys: { file: absolute(mint.keys.file) } } }),
+    audit: { ...audit, sink: audit.sink === 'stdout' ? audit.sink : absolute(audit.sink) },
+  }
+}
+
+type Absolute = (path: string) => string
+
+function resolveBundle(bundle: TrustBundleConfig, absolute: Absolute): TrustBundleConfig {
+  if ('file' in bundle) return { ...bundle, file: absolute(bundle.file) }
+  return { ...bundle, ...(bundle.caFile !== undefined && { caFile: absolute(bundle.caFile) }) }
+}
+
+function resolveRedis(redis: RedisConfig, absolute: Absolute): RedisConfig {
+  const { passwordFile, caFile, certFile, keyFile } = redis
+  return {
+    ...redis,
+    ...(passwordFile !== undefined && { passwordFile: absolute(passwordFile) }),
+    ...(caFile !== undefined && { caFile: absolute(caFile) }),
+    ...(certFile !== undefined && { certFile: absolute(certFile) }),
+    ...(keyFile !== undefined && { keyFile: absolute(keyFile) }),
+  }
+}
+
+function resolveCredential(credential: CredentialConfig, absolute: Absolute): CredentialConfig {
+  if (!('inject' in credential)) return credential
+  const { inject } = credential
+  return { inject: { ...inject, secret: { file: absolute(inject.secret.file) } } }
+}

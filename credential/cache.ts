@@ -1,0 +1,107 @@
+import { LRUCache } from 'lru-cache'
+import type { Clock } from '../policy/types.ts'
+import type { Credential, Issuer, IssueRequest } from './issuer.ts'
+
+interface Held {
+  readonly credential: Credential
+  /** Monotonic milliseconds after which a new one is issued. */
+  readonly refreshAtMs: number
+  /** What a revocation may name to end it. */
+  readonly subjects: readonly string[]
+}
+
+interface CredentialCacheOptions {
+  readonly clock: Clock
+  /** Called for each credential that was issued. */
+  onIssued?(kind: Issuer['kind']): void
+}
+
+/** SW-3: a new one is issued when this share of its life has passed. */
+const refreshAfterShare = 0.8
+const maxHeld = 10_000
+
+/**
+ * Keeps short-lived credentials, one per task and upstream: a credential that two tasks share could not be revoked
+ * with one of them. Static keys are not kept: their issuer watches the file.
+ */
+export class CredentialCache {
+  readonly #held = new LRUCache<string, Held>({ max: maxHeld })
+  /** Bounded by the exchanges in flight: each waits for one. */
+  readonly #issuing = new Map<string, Promise<Credential>>()
+  readonly #options: CredentialCacheOptions
+  /** Rises when credentials are dropped: what was being issued meanwhile is used once, and not kept. */
+  #drops = 0
+
+  constructor(options: CredentialCacheOptions) {
+    this.#options = options
+  }
+
+  /** The credential of this task at this upstream. Rejects with `CredentialError`. */
+  async get(issuer: Issuer, request: IssueRequest): Promise<Credential> {
+    const key = keyOf(issuer, request)
+    const held = this.#held.get(key)
+    if (held && this.#options.clock.monotonic() < held.refreshAtMs) return held.credential
+    try {
+      return await (this.#issuing.get(key) ?? this.#issue(key, { issuer, request }))
+    } catch (error) {
+      // The old one is good until it expires: a signer that is down for a moment need not stop a task.
+      if (held && held.credential.expiresAtMs > request.nowMs) return held.credential
+      throw error
+    }
+  }
+
+  /** Ends every credential whose task, agent, grant or approver is this subject. Returns how many. */
+  async revokeCovered(subject: string): Promise<number> {
+    this.#drops += 1
+    const covered = [...this.#held.entries()].filter(([, held]) => held.subjects.includes(subject))
+    for (const [key] of covered) this.#held.delete(key)
+    await Promise.all(covered.map(([, { credential }]) => credential.revoke()))
+    return covered.length
+  }
+
+  /** Forgets all: a new configuration may issue others. */
+  clear(): void {
+    this.#drops += 1
+    this.#held.clear()
+  }
+
+  get size(): number {
+    return this.#held.size
+  }
+
+  #issue(
+    key: string,
+    { issuer, request }: { readonly issuer: Issuer; readonly request: IssueRequest },
+  ): Promise<Credential> {
+    const drops = this.#drops
+    const issuing = issuer
+      .issue(request)
+      .then((credential) => {
+        this.#options.onIssued?.(credential.kind)
+        if (drops === this.#drops) this.#keep(key, { credential, request })
+        return credential
+      })
+      .finally(() => this.#issuing.delete(key))
+    this.#issuing.set(key, issuing)
+    return issuing
+  }
+
+  #keep(
+    key: string,
+    { credential, request }: { readonly credential: Credential; readonly request: IssueRequest },
+  ): void {
+    const lifeMs = credential.expiresAtMs - request.nowMs
+    if (!Number.isFinite(lifeMs)) return
+    this.#held.set(key, {
+      credential,
+      refreshAtMs: this.#options.clock.monotonic() + lifeMs * refreshAfterShare,
+      subjects: [...request.chain.subjects, `upstream:${request.upstream.name}`],
+    })
+  }
+}
+
+/** SW-2. The digest of every link: a task with a new grant gets a new credential. */
+function keyOf(issuer: Issuer, { agent, chain, upstream }: IssueRequest): string {
+  const grants = chain.links.map((link) => link.s256).join('.')
+  return `${issuer.kind}\n${upstream.name}\n${agent.id}\n${grants}`
+}

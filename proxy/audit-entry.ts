@@ -1,0 +1,255 @@
+import { randomUUID } from 'node:crypto'
+import type { DecisionEvent, OutcomeEvent } from '../audit/record.ts'
+import type { Credential } from '../credential/issuer.ts'
+import { deny, isDenial } from '../policy/denial.ts'
+import type { Agent, Decision, McpMessage } from '../policy/types.ts'
+import type { Arrival } from './arrival.ts'
+import type { Described } from './describe.ts'
+import type { Cut, Exchange } from './exchange.ts'
+import type { ForwardOutcome } from './forward.ts'
+import { refuseArrival } from './refuse-arrival.ts'
+import type { Routed } from './route-arrival.ts'
+import type { Sidecar } from './sidecar.ts'
+import type { Snapshot } from './snapshot.ts'
+import type { Task } from './task-resolver.ts'
+
+/** Path bytes kept in a record: a refused target may be as long as the head limit. */
+const maxPathChars = 2048
+
+/**
+ * What the audit and the metrics will say of one request. Collects facts as the path establishes them, writes the
+ * decision record before anything is forwarded, and the outcome record at the end.
+ */
+export class AuditEntry {
+  readonly decisionId = randomUUID()
+  readonly #arrival: Arrival
+  readonly #sidecar: Sidecar
+  readonly #snapshot: Snapshot
+  readonly #startedMs: number
+  #route: Routed | undefined
+  #agent: Agent | undefined
+  #task: Task | undefined
+  #described: Described | undefined
+  #exchange: Exchange | undefined
+  #credential: Credential | undefined
+  #decision: Decision | undefined
+  #outcome: ForwardOutcome | undefined
+
+  constructor(arrival: Arrival, context: { sidecar: Sidecar; snapshot: Snapshot }) {
+    this.#arrival = arrival
+    this.#sidecar = context.sidecar
+    this.#snapshot = context.snapshot
+    this.#startedMs = context.sidecar.clock.monotonic()
+  }
+
+  routed(route: Routed): void {
+    this.#route = route
+  }
+
+  identified(agent: Agent): void {
+    this.#agent = agent
+  }
+
+  granted(task: Task): void {
+    this.#task = task
+  }
+
+  described(described: Described): void {
+    this.#described = described
+  }
+
+  tracked(exchange: Exchange): void {
+    this.#exchange = exchange
+  }
+
+  holds(credential: Credential): void {
+    this.#credential = credential
+  }
+
+  ended(outcome: ForwardOutcome): void {
+    this.#outcome = outcome
+  }
+
+  /** Writes the decision record. Rejects when the audit does not take it: then nothing may be forwarded. */
+  async decided(decision: Decision): Promise<void> {
+    this.#decision = decision
+    const { metrics, clock, audit } = this.#sidecar
+    metrics.decided(this.#route?.name ?? 'none', decision)
+    await audit.append(this.#decisionEvent(decision))
+    metrics.overhead(clock.monotonic() - this.#startedMs)
+  }
+
+  /** Refuses in the dialect of the route, on record. A refusal stands even when the audit is down. */
+  async refuse(refusal: Exclude<Decision, { outcome: 'allow' }>): Promise<void> {
+    const { log } = this.#sidecar
+    if (this.#decision === undefined) {
+      await this.decided(refusal).catch((error: unknown) => {
+        log.error({ err: error, decision: this.decisionId }, 'a refusal could not be put on record')
+      })
+    }
+    this.refuseNow(refusal)
+  }
+
+  /** Writes the refusal to the agent at once; used for a cut that comes before any answer. */
+  refuseNow(refusal: Exclude<Decision, { outcome: 'allow' }>): void {
+    const denial = isDenial(refusal) ? refusal : deny(refusal.code, refusal.detail, refusal)
+    const status = refuseArrival(this.#arrival, denial, {
+      decisionId: this.decisionId,
+      txn: this.#task?.chain.leaf.txn,
+      message: this.#message(),
+    })
+    this.#outcome ??= { status, end: 'denied', error: denial.code }
+  }
+
+  /** Anything unforeseen: refused when nothing was sent yet, reset otherwise. */
+  async fault(error: unknown): Promise<void> {
+    const { log } = this.#sidecar
+    log.error({ err: error, decision: this.decisionId }, 'unforeseen error: the request is refused')
+    const { res } = this.#arrival
+    if (!res.headersSent) return this.refuse(deny('request-refused', 'unforeseen error'))
+    res.socket?.resetAndDestroy()
+    this.#outcome = { status: res.statusCode, end: 'upstream-failed', error: 'ERR_UNFORESEEN' }
+  }
+
+  /** Writes the outcome record. */
+  async close(): Promise<void> {
+    const { audit, log, metrics } = this.#sidecar
+    if (this.#decision === undefined) return
+    const event = this.#outcomeEvent()
+    metrics.ended(this.#route?.upstream.facts.name ?? 'none', event)
+    await audit.append(event).catch((error: unknown) => {
+      log.error({ err: error, decision: this.decisionId }, 'an outcome could not be put on record')
+    })
+  }
+
+  #message() {
+    const operation = this.#described?.operation
+    return operation?.kind === 'mcp' ? operation.message : undefined
+  }
+
+  #decisionEvent(decision: Decision): DecisionEvent {
+    const { feed, clock } = this.#sidecar
+    const { view } = feed
+    const ageMs = view.ageMs(clock.monotonic())
+    const rid = isDenial(decision) ? decision.revocation?.rid : undefined
+    return {
+      type: 'decision',
+      decision_id: this.decisionId,
+      route: this.#route?.name ?? null,
+      upstream: this.#route?.upstream.facts.name ?? null,
+      agent: this.#agent ? agentFacts(this.#agent) : null,
+      task: this.#task ? taskFacts(this.#task) : null,
+      request: this.#requestFacts(),
+      decision: {
+        effect: decision.outcome,
+        code: decision.outcome === 'allow' ? null : decision.code,
+        detail: decision.outcome === 'allow' ? null : decision.detail,
+        policy_ids: decision.policyIds ?? [],
+        policy_set_sha: this.#snapshot.engine.policySetSha,
+        revocation_epoch: view.epoch,
+        staleness_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : -1,
+        ...(rid !== undefined && { rid }),
+      },
+      after_revocation: rid !== undefined,
+    }
+  }
+
+  #requestFacts(): DecisionEvent['request'] {
+    const { req } = this.#arrival
+    const operation = this.#described?.operation
+    const message = this.#message()
+    const retries = retryCount(req.headers['x-stainless-retry-count'])
+    const bodySha256 = this.#described?.bodySha256
+    return {
+      method: req.method ?? '',
+      path: (this.#route?.path ?? pathOf(req.url ?? '')).slice(0, maxPathChars),
+      has_query: this.#route ? this.#route.query !== undefined : (req.url ?? '').includes('?'),
+      kind: operation?.kind ?? null,
+      ...(message && { mcp: mcpFacts(message) }),
+      ...(bodySha256 !== undefined && { args_sha256: bodySha256 }),
+      ...(retries !== undefined && { retry_count: retries }),
+    }
+  }
+
+  #outcomeEvent(): OutcomeEvent {
+    const exchange = this.#exchange
+    const outcome = this.#outcome ?? { status: null, end: 'upstream-failed' as const }
+    return {
+      type: 'outcome',
+      decision_id: this.decisionId,
+      txn: this.#task?.chain.leaf.txn ?? null,
+      status: outcome.status,
+      end: exchange?.cut ? 'cut' : outcome.end,
+      bytes_up: exchange?.bytesUp ?? 0,
+      bytes_down: exchange?.bytesDown ?? 0,
+      duration_ms: roundTo3(this.#sidecar.clock.monotonic() - this.#startedMs),
+      credential: this.#credentialFacts(),
+      ...(exchange?.cut && { cut: cutFacts(exchange, exchange.cut) }),
+      ...(outcome.error !== undefined && { error: outcome.error }),
+    }
+  }
+
+  #credentialFacts(): OutcomeEvent['credential'] {
+    const issuer = this.#route?.upstream.issuer
+    if (!this.#credential || !issuer) return null
+    const { kind, digest } = this.#credential
+    return { kind, id_sha: digest, revocation_class: issuer.revocationClass }
+  }
+}
+
+function agentFacts(agent: Agent): DecisionEvent['agent'] {
+  return {
+    spiffe_id: agent.id,
+    svid_sha: agent.svidDigest,
+    ...(agent.svidJti !== undefined && { svid_jti: agent.svidJti }),
+  }
+}
+
+function taskFacts({ chain, carrier }: Task): DecisionEvent['task'] {
+  return {
+    txn: chain.leaf.txn,
+    chain: chain.links.map((link) => link.jti),
+    grant_sha: chain.leaf.s256,
+    approvers: chain.links.map((link) => link.approver),
+    purpose: chain.leaf.purpose,
+    carrier,
+  }
+}
+
+function mcpFacts(message: McpMessage): NonNullable<DecisionEvent['request']['mcp']> {
+  switch (message.type) {
+    case 'tools/call':
+      return { method: 'tools/call', tool: message.tool, request_id: message.id }
+    case 'request':
+      return { method: message.method, request_id: message.id }
+    case 'notification':
+      return { method: message.method }
+    case 'response':
+      return { method: 'response', request_id: message.id }
+  }
+}
+
+function cutFacts({ cutHow, cutAfterMs }: Exchange, cut: Cut): NonNullable<OutcomeEvent['cut']> {
+  const rid = cut.revocation?.rid
+  return {
+    code: cut.code,
+    ...(rid !== undefined && { rid }),
+    how: cutHow ?? 'reset',
+    after_ms: roundTo3(cutAfterMs ?? 0),
+  }
+}
+
+/** The target as sent, without its query: values of a query may be secrets. */
+function pathOf(target: string): string {
+  const end = target.search(/[?#]/)
+  return end === -1 ? target : target.slice(0, end)
+}
+
+/** Only a small number is taken over from the client: it stands in the record. */
+function retryCount(value: string | readonly string[] | undefined): number | undefined {
+  return typeof value === 'string' && /^\d{1,3}$/.test(value) ? Number(value) : undefined
+}
+
+function roundTo3(ms: number): number {
+  return Math.round(ms * 1000) / 1000
+}

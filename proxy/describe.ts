@@ -1,0 +1,78 @@
+import { isDenial } from '../policy/denial.ts'
+import type { Denial, McpMessage, Operation } from '../policy/types.ts'
+import type { Config } from '../config/schema.ts'
+import type { Arrival } from './arrival.ts'
+import { readBoundedBody } from './bounded-body.ts'
+import { parseMcpMessage } from './mcp/message.ts'
+import type { Routed } from './route-arrival.ts'
+
+/** What is asked, and the body to forward: untouched bytes when policy had to read it. */
+export interface Described {
+  readonly operation: Operation
+  readonly body: 'none' | 'stream' | Buffer
+  /** SHA-256 of an inspected body, hex. */
+  readonly bodySha256?: string
+}
+
+interface DescribeOptions {
+  readonly route: Routed
+  readonly limits: Config['limits']
+}
+
+/** Turns a request into the operation that policy decides on. */
+export async function describe(
+  arrival: Arrival,
+  options: DescribeOptions,
+): Promise<Described | Denial> {
+  const { req, upgrade } = arrival
+  const { path, query, upstream } = options.route
+  const hasQuery = query !== undefined
+  const method = req.method ?? ''
+  if (upgrade) {
+    return { operation: { kind: 'websocket', method: 'GET', path, hasQuery }, body: 'none' }
+  }
+  if (upstream.facts.kind === 'mcp' && method === 'POST') return describeMcp(arrival, options)
+  return {
+    operation: { kind: 'http', method, path, hasQuery },
+    body: hasBody(req.headers) ? 'stream' : 'none',
+  }
+}
+
+async function describeMcp(
+  { req }: Arrival,
+  { route, limits }: DescribeOptions,
+): Promise<Described | Denial> {
+  const body = await readBoundedBody(req, {
+    maxBytes: limits.maxMcpBytes,
+    gapTimeoutMs: limits.bodyGapTimeout,
+  })
+  if (isDenial(body)) return body
+  const parsed = parseMcpMessage(body, {
+    maxBytes: limits.maxMcpBytes,
+    maxDepth: limits.maxMcpDepth,
+    headers: {
+      contentType: req.headers['content-type'],
+      mcpMethod: headerText(req.headers['mcp-method']),
+      mcpName: headerText(req.headers['mcp-name']),
+    },
+  })
+  if (isDenial(parsed)) return parsed
+  const { path, query } = route
+  const message: McpMessage = parsed.message
+  return {
+    operation: { kind: 'mcp', method: 'POST', path, hasQuery: query !== undefined, message },
+    body,
+    bodySha256: parsed.sha256,
+  }
+}
+
+function headerText(value: string | readonly string[] | undefined): string | undefined {
+  return typeof value === 'string' ? value : value?.join(',')
+}
+
+/** RFC 9112 section 6.3: a request has a body when it says so, whatever its method. */
+function hasBody(headers: Arrival['req']['headers']): boolean {
+  if (headers['transfer-encoding'] !== undefined) return true
+  const length = headers['content-length']
+  return length !== undefined && length !== '0'
+}

@@ -1,0 +1,160 @@
+import type { IncomingMessage } from 'node:http'
+import { deny } from '../policy/denial.ts'
+import type { Denial } from '../policy/types.ts'
+import { canonicalLength, connectionOptions, isOwnedField } from './headers.ts'
+
+/**
+ * Our own check behind Node's parser, which lets through forms that two readers frame or route differently: other
+ * spellings of Transfer-Encoding and Content-Length, two Host fields, HTTP/1.0 with chunks, names with `_`. Undefined
+ * when the head has one reading.
+ */
+export function gate(req: IncomingMessage): Denial | undefined {
+  const head: Head = {
+    method: req.method ?? '',
+    httpVersion: req.httpVersion,
+    rawHeaders: req.rawHeaders,
+    fields: groupFields(req.rawHeaders),
+  }
+  for (const check of checks) {
+    const detail = check(head)
+    if (detail !== undefined) return deny('request-refused', detail)
+  }
+  return undefined
+}
+
+interface Head {
+  readonly method: string
+  readonly httpVersion: string
+  readonly rawHeaders: readonly string[]
+  /** Lower-case name -> every value. */
+  readonly fields: ReadonlyMap<string, readonly string[]>
+}
+
+type Check = (head: Head) => string | undefined
+
+const checks: readonly Check[] = [
+  checkRequestLine,
+  checkFields,
+  checkHost,
+  checkFraming,
+  checkConnection,
+  checkUpgrade,
+  checkExpect,
+]
+
+/** Node drops fields past its own limit in silence: the listener's lies one above this. */
+export const maxFields = 100
+
+const methodForm = /^[A-Z]{1,32}$/
+/** TRACE echoes the injected credential (RFC 9110 section 9.3.8); a tunnel is past every check. */
+const refusedMethods: ReadonlySet<string> = new Set(['TRACE', 'TRACK', 'CONNECT'])
+const nameForm = /^[A-Za-z0-9!#$%&'*+.^`|~-]{1,128}$/
+const controlByte = /[^\t -~\x80-\xff]/
+const hostForm =
+  /^(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}))(?::([1-9]\d{0,4}))?$/
+
+/** Fields that we judge by or that a reader takes the first or the last of. */
+const singleFields = [
+  'host',
+  'content-length',
+  'transfer-encoding',
+  'content-type',
+  'expect',
+  'upgrade',
+  'mcp-method',
+  'mcp-name',
+  'mcp-session-id',
+  'mcp-protocol-version',
+] as const
+
+function checkRequestLine({ method, httpVersion }: Head): string | undefined {
+  if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'gate: not HTTP/1.1 or HTTP/1.0'
+  if (!methodForm.test(method)) return 'gate: the method is not 1 to 32 capital letters'
+  return refusedMethods.has(method) ? 'gate: this method is never forwarded' : undefined
+}
+
+function checkFields({ rawHeaders, fields }: Head): string | undefined {
+  if (rawHeaders.length > maxFields * 2) return 'gate: more than 100 fields'
+  for (const [name, values] of fields) {
+    if (name.includes('_')) return 'gate: a field name with "_"'
+    if (!nameForm.test(name)) return 'gate: a malformed field name'
+    if (values.some((value) => controlByte.test(value))) return 'gate: a control byte in a field'
+  }
+  const doubled = singleFields.find((name) => (fields.get(name)?.length ?? 0) > 1)
+  return doubled === undefined ? undefined : `gate: ${doubled} stands more than once`
+}
+
+function checkHost({ fields }: Head): string | undefined {
+  const host = only(fields, 'host')
+  if (host === undefined) return 'gate: no Host'
+  const match = hostForm.exec(host)
+  if (!match || Number(match[1] ?? 0) > 65_535) return 'gate: Host is not host or host:port'
+  return undefined
+}
+
+function checkFraming({ fields, httpVersion }: Head): string | undefined {
+  const length = only(fields, 'content-length')
+  const coding = only(fields, 'transfer-encoding')
+  if (length !== undefined && !canonicalLength.test(length)) {
+    return 'gate: Content-Length is not a canonical decimal'
+  }
+  if (coding === undefined) return undefined
+  // RFC 9112 section 6.1: chunks in HTTP/1.0 are a sign of a forged or a mishandled message.
+  if (httpVersion !== '1.1') return 'gate: Transfer-Encoding in HTTP/1.0'
+  if (length !== undefined) return 'gate: both Content-Length and Transfer-Encoding'
+  return coding === 'chunked' ? undefined : 'gate: Transfer-Encoding is not exactly "chunked"'
+}
+
+/** RFC 9110 section 7.6.1: a listed field is taken off, so listing ours or the framing would change what is judged. */
+function checkConnection({ rawHeaders }: Head): string | undefined {
+  for (const option of connectionOptions(rawHeaders)) {
+    if (!nameForm.test(option)) return 'gate: a malformed Connection option'
+    if (isProtected(option)) return 'gate: Connection lists a field that is not hop-by-hop'
+  }
+  return undefined
+}
+
+function isProtected(name: string): boolean {
+  if (name === 'proxy-connection') return false
+  if (name === 'transfer-encoding' || name === 'expect' || name === 'trailer') return true
+  return name.startsWith('content-') || name.startsWith('mcp-') || isOwnedField(name)
+}
+
+/** RFC 9110 section 7.8. Anything but WebSocket, h2c above all, would be a tunnel that nobody reads. */
+function checkUpgrade({ fields, rawHeaders, method, httpVersion }: Head): string | undefined {
+  const upgrade = only(fields, 'upgrade')
+  if (upgrade === undefined) return undefined
+  if (upgrade.toLowerCase() !== 'websocket')
+    return 'gate: Upgrade to another protocol than websocket'
+  const isListed = connectionOptions(rawHeaders).includes('upgrade')
+  if (!isListed || method !== 'GET' || httpVersion !== '1.1') {
+    return 'gate: Upgrade without Connection, GET and HTTP/1.1'
+  }
+  if (fields.has('transfer-encoding') || (only(fields, 'content-length') ?? '0') !== '0') {
+    return 'gate: Upgrade with a body'
+  }
+  return undefined
+}
+
+function checkExpect({ fields }: Head): string | undefined {
+  const expect = only(fields, 'expect')
+  if (expect === undefined || expect.toLowerCase() === '100-continue') return undefined
+  return 'gate: an expectation other than 100-continue'
+}
+
+function groupFields(rawHeaders: readonly string[]): ReadonlyMap<string, readonly string[]> {
+  const fields = new Map<string, string[]>()
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+    const name = (rawHeaders[index] ?? '').toLowerCase()
+    const value = rawHeaders[index + 1] ?? ''
+    const values = fields.get(name)
+    if (values) values.push(value)
+    else fields.set(name, [value])
+  }
+  return fields
+}
+
+/** The one value: `checkFields()` ran before and refused a second. */
+function only(fields: Head['fields'], name: (typeof singleFields)[number]): string | undefined {
+  return fields.get(name)?.[0]
+}

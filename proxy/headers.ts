@@ -1,0 +1,231 @@
+import { deny } from '../policy/denial.ts'
+import type { Denial } from '../policy/types.ts'
+
+type Pair = readonly [name: string, value: string]
+
+export interface OutboundHeaderOptions {
+  /** The upstream's own authority. */
+  readonly host: string
+  /** Lower-case names that the issuer writes. */
+  readonly slots: readonly string[]
+  readonly injected: readonly Pair[]
+  /** Ask the upstream for an answer that can be read: `accept-encoding: identity`. */
+  readonly stripAcceptEncoding: boolean
+  /** A WebSocket handshake: keeps `Sec-WebSocket-*` and writes our own `Connection` and `Upgrade`. */
+  readonly upgrade?: boolean
+}
+
+/**
+ * The request's fields for the upstream, as flat pairs. Strips first and injects last, so that nothing the agent sends
+ * removes, doubles or precedes what we write. Keeps one canonical Content-Length; `Transfer-Encoding` is the forwarder's.
+ */
+export function outboundHeaders(
+  rawHeaders: readonly string[],
+  options: OutboundHeaderOptions,
+): string[] {
+  const { host, slots, injected, stripAcceptEncoding, upgrade = false } = options
+  const taken = new Set([...slots, ...injected.map(([name]) => name)].map(foldName))
+  for (const option of connectionOptions(rawHeaders)) taken.add(option)
+  taken.delete('content-length')
+  if (upgrade) taken.add('content-length')
+  if (stripAcceptEncoding) taken.add('accept-encoding')
+
+  const out = ['host', host]
+  let hasLength = false
+  for (const [name, value] of pairs(rawHeaders)) {
+    const folded = foldName(name)
+    if (taken.has(folded) || isOwnedField(folded) || hopByHop.has(folded)) continue
+    if (!upgrade && folded.startsWith('sec-websocket-')) continue
+    if (folded === 'content-length') {
+      if (hasLength || !canonicalLength.test(value)) continue
+      hasLength = true
+    }
+    out.push(name, value)
+  }
+  if (stripAcceptEncoding) out.push('accept-encoding', 'identity')
+  if (upgrade) out.push('connection', 'Upgrade', 'upgrade', 'websocket')
+  for (const [name, value] of injected) out.push(name, value)
+  return out
+}
+
+/**
+ * The answer's fields for the agent, as flat pairs. Whatever concerns our credential, our connection or our own
+ * statements stays out: an upstream's 401 is about us, and only we speak in `chaperone-*`.
+ */
+export function inboundResponseHeaders(
+  raw: readonly string[] | readonly Buffer[],
+  { allowSetCookie }: { readonly allowSetCookie: boolean },
+): string[] {
+  const texts = raw.map((part) => (typeof part === 'string' ? part : part.toString('latin1')))
+  const listed = new Set(connectionOptions(texts))
+  // RFC 9110 section 7.6.1: a listed framing field would leave a body without its length.
+  listed.delete('content-length')
+  const out: string[] = []
+  let hasLength = false
+  for (const [name, value] of pairs(texts)) {
+    const folded = foldName(name)
+    if (listed.has(folded) || hopByHop.has(folded) || isWithheldAnswer(folded)) continue
+    if (isCookie(folded) && !allowSetCookie) continue
+    if (folded === 'content-length') {
+      if (hasLength || !canonicalLength.test(value)) continue
+      hasLength = true
+    }
+    out.push(name, value)
+  }
+  return out
+}
+
+/**
+ * The query for the upstream: the agent's bytes, then the injected pairs. A slot name among the agent's own is an attempt
+ * to choose the credential and is refused, in every spelling that a server may take for it.
+ */
+export function outboundQuery(
+  query: string | undefined,
+  { slots, injected }: { readonly slots: readonly string[]; readonly injected: readonly Pair[] },
+): { readonly query: string | undefined } | Denial {
+  const taken = new Set([...slots, ...injected.map(([name]) => name)].map(foldParameter))
+  if (query !== undefined && taken.size > 0) {
+    // Some servers separate at `;` too.
+    const names = query.split(/[&;]/).map((pair) => foldParameter(parameterName(pair)))
+    if (names.some((name) => taken.has(name))) {
+      return deny('credential-ambiguous', 'query: the agent wrote a credential parameter')
+    }
+  }
+  if (injected.length === 0) return { query }
+  const added = injected.map((pair) => pair.map(encodeURIComponent).join('=')).join('&')
+  return { query: query === undefined || query === '' ? added : `${query}&${added}` }
+}
+
+/** Whether a request field speaks of identity, credential or task: the proxy reads or writes it, the agent never sends it on. */
+export function isOwnedField(name: string): boolean {
+  const folded = foldName(name)
+  return owned.has(folded) || ownedPrefixes.some((prefix) => folded.startsWith(prefix))
+}
+
+/** The lower-case names that the `Connection` fields list. */
+export function connectionOptions(rawHeaders: readonly string[]): readonly string[] {
+  return pairs(rawHeaders)
+    .filter(([name]) => foldName(name) === 'connection')
+    .flatMap(([, value]) => value.split(','))
+    .map((option) => foldName(option.trim()))
+    .filter((option) => option !== '')
+}
+
+/** A decimal without sign, space or leading zero, within exact integers. */
+export const canonicalLength = /^(?:0|[1-9]\d{0,14})$/
+
+/** RFC 9110 section 7.6.1, and `Expect`: we answered it. */
+const hopByHop: ReadonlySet<string> = new Set([
+  'connection',
+  'expect',
+  'http2-settings',
+  'keep-alive',
+  'te',
+  'trailer',
+  'transfer-encoding',
+  'upgrade',
+])
+
+const owned: ReadonlySet<string> = new Set([
+  'host',
+  'authorization',
+  'cookie',
+  'cookie2',
+  'api-key',
+  'x-api-key',
+  'x-access-token',
+  'x-auth-token',
+  'x-goog-api-key',
+  'x-vault-token',
+  'x-functions-key',
+  'ocp-apim-subscription-key',
+  'private-token',
+  'job-token',
+  'dpop',
+  'txn-token',
+  'workload-identity-token',
+  'workload-proof-token',
+  'signature',
+  'signature-input',
+  'signature-key',
+  'task-grant',
+  'task-id',
+  'task-approval',
+  'action-approval',
+  'forwarded',
+  'via',
+  'x-real-ip',
+  'true-client-ip',
+  'x-cluster-client-ip',
+  'client-cert',
+  'client-cert-chain',
+  'remote-user',
+  'x-remote-user',
+  'x-rewrite-url',
+  'x-http-method',
+  'x-http-method-override',
+  'x-method-override',
+])
+
+const ownedPrefixes = [
+  'proxy-',
+  'chaperone-',
+  'ssl-client-',
+  'x-amz-',
+  'x-client-cert',
+  'x-envoy-',
+  'x-forwarded-',
+  'x-original-',
+  'x-spiffe-',
+  'x-user',
+] as const
+
+/** What an answer may not say to the agent. `alt-svc` and HSTS would lead it past the proxy. */
+const withheldAnswers: ReadonlySet<string> = new Set([
+  'alt-svc',
+  'authentication-info',
+  'dpop-nonce',
+  'strict-transport-security',
+  'www-authenticate',
+  'x-should-retry',
+])
+
+function isWithheldAnswer(folded: string): boolean {
+  return (
+    withheldAnswers.has(folded) || folded.startsWith('proxy-') || folded.startsWith('chaperone-')
+  )
+}
+
+function isCookie(folded: string): boolean {
+  return folded === 'set-cookie' || folded === 'set-cookie2'
+}
+
+/** CGI and WSGI read `X_Api_Key` and `X-Api-Key` as one name. */
+function foldName(name: string): string {
+  return name.toLowerCase().replaceAll('_', '-')
+}
+
+function pairs(raw: readonly string[]): readonly Pair[] {
+  const found: Pair[] = []
+  for (let index = 0; index + 1 < raw.length; index += 2) {
+    found.push([raw[index] ?? '', raw[index + 1] ?? ''])
+  }
+  return found
+}
+
+function parameterName(pair: string): string {
+  const equals = pair.indexOf('=')
+  return decodeBytes(equals === -1 ? pair : pair.slice(0, equals))
+}
+
+/** Case, outer spaces and `[...]` are what lenient servers overlook. */
+function foldParameter(name: string): string {
+  return name.replace(/\[.*$/s, '').trim().toLowerCase()
+}
+
+/** By bytes, not as UTF-8: a slot's name is ASCII and a bad sequence elsewhere must not hide it. */
+function decodeBytes(text: string): string {
+  return text
+    .replaceAll('+', ' ')
+    .replace(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)))
+}

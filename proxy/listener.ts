@@ -1,0 +1,282 @@
+import { once } from 'node:events'
+import {
+  createServer,
+  ServerResponse,
+  STATUS_CODES,
+  type IncomingMessage,
+  type Server,
+} from 'node:http'
+import { Socket } from 'node:net'
+import type { Duplex } from 'node:stream'
+import type { Config } from '../config/schema.ts'
+import type { Arrival } from './arrival.ts'
+import { denialText } from './denial.ts'
+import { maxFields } from './gate.ts'
+
+/** The agents' side of the proxy. Disposal resets whatever is still connected. */
+export interface Listener extends AsyncDisposable {
+  /** Binds `host:port` and gives the URL; port 0 takes a free one. Rejects with the system's error. */
+  listen(address: string): Promise<string>
+  /** Stops accepting. Answers from now on close their connection. */
+  close(): void
+  /** Closes connections without a request in flight, and those that never sent one. */
+  closeIdle(): void
+}
+
+interface ListenerOptions {
+  /** Serves one request. It is expected not to reject; when it does, the connection is reset. */
+  handle(arrival: Arrival): Promise<void>
+  readonly limits: Config['limits']
+  readonly log: ListenerLog
+}
+
+/** What the listener needs of a log. */
+export interface ListenerLog {
+  error(fields: Readonly<Record<string, unknown>>, message: string): void
+}
+
+export class ListenAddressError extends Error {
+  override readonly name = 'ListenAddressError'
+  readonly code = 'ERR_LISTEN_ADDRESS'
+}
+
+/** Makes the HTTP/1 server that agents connect to. */
+export function createListener(options: ListenerOptions): Listener {
+  const connections = new Map<Socket, Connection>()
+  const state: State = { ...options, connections, closing: false }
+  const server = createHttpServer(state)
+  const closeIdle = (): void => {
+    server.closeIdleConnections()
+    // Node leaves a connection alone that is open and has said nothing yet.
+    for (const [socket, { requests }] of connections) if (requests === 0) socket.destroy()
+  }
+  const close = (): void => {
+    state.closing = true
+    if (server.listening) server.close()
+  }
+  return {
+    async listen(address) {
+      server.listen(parseAddress(address))
+      await once(server, 'listening')
+      return urlOf(server)
+    },
+    close,
+    closeIdle,
+    async [Symbol.asyncDispose]() {
+      const closed = server.listening ? once(server, 'close') : undefined
+      close()
+      // Upgraded sockets are no longer the server's: it would neither count nor close them.
+      for (const socket of connections.keys()) socket.destroy()
+      await closed
+    },
+  }
+}
+
+interface State extends ListenerOptions {
+  readonly connections: Map<Socket, Connection>
+  closing: boolean
+}
+
+interface Connection {
+  /** Requests read so far. */
+  requests: number
+  /** Answers not yet finished; more than one when the agent pipelines. */
+  open: number
+  latest: Arrival | undefined
+}
+
+/** Above the 60 s that clients and load balancers keep idle connections, so that they close first. */
+const keepAliveMs = 65_000
+/** `headersTimeout` is only looked at this often. */
+const checkEveryMs = 1_000
+/** How long the other side gets to close after its last answer. */
+const lingerMs = 1_000
+
+function createHttpServer(state: State): Server {
+  const { limits } = state
+  const server = createServer({
+    insecureHTTPParser: false,
+    // The gate answers for Host, in our words.
+    requireHostHeader: false,
+    joinDuplicateHeaders: false,
+    maxHeaderSize: limits.maxHeadBytes,
+    headersTimeout: limits.headTimeout,
+    // Long uploads are fine: the gap between two pieces is bounded where the body is read.
+    requestTimeout: 0,
+    keepAliveTimeout: keepAliveMs,
+    connectionsCheckingInterval: checkEveryMs,
+    noDelay: true,
+  })
+  server.maxHeadersCount = maxFields + 1
+  server.maxConnections = limits.maxConnections
+  server.on('connection', (socket: Socket) => admit(state, socket))
+  server.on('request', (req: IncomingMessage, res: ServerResponse) => serve(state, { req, res }))
+  server.on('upgrade', (req, stream, head) => serveUpgrade(state, { req, stream, head }))
+  server.on('connect', (_req, stream: Duplex) => endWith(stream, 405))
+  server.on('checkExpectation', (req, res) => refuseExpectation(state, { req, res }))
+  server.on('clientError', (error, stream) => refuseUnreadable(state, { error, stream }))
+  return server
+}
+
+function admit({ connections }: State, socket: Socket): void {
+  connections.set(socket, { requests: 0, open: 0, latest: undefined })
+  socket.once('close', () => connections.delete(socket))
+  // After an upgrade Node listens no more, and an error without a listener ends the process.
+  socket.on('error', () => socket.destroy())
+}
+
+function serve(state: State, arrival: Arrival): void {
+  const { req, res } = arrival
+  const { socket } = req
+  track(state, arrival)
+  if (state.closing) res.shouldKeepAlive = false
+  res.once('finish', () => {
+    if (!req.complete) boundRest(req, state.limits.headTimeout)
+  })
+  res.once('close', () => {
+    // RFC 9112 section 9.6: a request that began before the end of accepting still said keep-alive.
+    if (state.closing && !arrival.upgrade) socket.destroySoon()
+  })
+  state.handle(arrival).catch((error: unknown) => {
+    state.log.error({ code: codeOf(error) }, 'A request ended in a fault and was reset')
+    socket.destroy()
+  })
+}
+
+function serveUpgrade(
+  state: State,
+  { req, stream, head }: { req: IncomingMessage; stream: Duplex; head: Buffer },
+): void {
+  if (!(stream instanceof Socket)) {
+    stream.destroy()
+    return
+  }
+  const res = new ServerResponse(req)
+  res.shouldKeepAlive = false
+  res.assignSocket(stream)
+  // The server no longer speaks for this socket: an answer that is no 101 would leave it open.
+  res.once('finish', () => endUpgraded(stream))
+  serve(state, { req, res, upgrade: { socket: stream, head } })
+}
+
+/** Reads on for a moment after the answer: closing over unread bytes would reset the connection under it. */
+function endUpgraded(socket: Socket): void {
+  socket.resume()
+  socket.end()
+  const timer = setTimeout(() => socket.destroy(), lingerMs)
+  timer.unref()
+  socket.once('close', () => clearTimeout(timer))
+}
+
+function track({ connections }: State, arrival: Arrival): void {
+  const connection = connections.get(arrival.req.socket)
+  if (!connection) return
+  connection.requests += 1
+  connection.open += 1
+  connection.latest = arrival
+  arrival.res.once('close', () => {
+    connection.open -= 1
+    if (connection.latest === arrival) connection.latest = undefined
+  })
+}
+
+/** An answer went out before the body was in: the rest may not hold the connection for ever. */
+function boundRest(req: IncomingMessage, ms: number): void {
+  const timer = setTimeout(() => {
+    if (!req.complete) req.socket.destroy()
+  }, ms)
+  timer.unref()
+  req.once('close', () => clearTimeout(timer))
+}
+
+function refuseExpectation(state: State, { req, res }: Arrival): void {
+  track(state, { req, res })
+  const body = refusalBody(417)
+  res.sendDate = false
+  res.writeHead(417, refusalFields(body).flat())
+  res.end(body)
+}
+
+/** RFC 9112 section 11.2: after bytes that could not be read, nothing on this connection is taken for a request. */
+function refuseUnreadable(
+  { connections }: State,
+  { error, stream }: { error: Error & { code?: string }; stream: Duplex },
+): void {
+  const connection = stream instanceof Socket ? connections.get(stream) : undefined
+  const canAnswer = error.code !== 'ECONNRESET' && stream.writable
+  if (canAnswer && isNextAnswer(connection)) endWith(stream, statusOf(error.code))
+  else stream.destroy()
+}
+
+/** Bytes of ours in the middle of another answer, or in its place, would be taken for it. */
+function isNextAnswer(connection: Connection | undefined): boolean {
+  if (!connection || connection.open === 0) return true
+  const { open, latest } = connection
+  return open === 1 && latest !== undefined && !latest.req.complete && !latest.res.headersSent
+}
+
+function statusOf(code: string | undefined): number {
+  if (code === 'HPE_HEADER_OVERFLOW') return 431
+  return code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
+}
+
+/** Writes a whole answer to a stream that no response object speaks for, then ends it. */
+function endWith(stream: Duplex, status: number): void {
+  const body = refusalBody(status)
+  const fields = refusalFields(body).map(([name, value]) => `${name}: ${value}\r\n`)
+  stream.on('error', () => stream.destroy())
+  stream.end(
+    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${fields.join('')}\r\n${body}`,
+    () => stream.destroy(),
+  )
+}
+
+/** The members that `refuse()` writes, without a decision: nothing was read that could be decided. */
+function refusalBody(status: number): string {
+  const code = 'request-refused'
+  const message = denialText({ code })
+  return JSON.stringify({
+    type: `urn:chaperone:denial:${code}`,
+    title: code,
+    status,
+    detail: message,
+    code,
+    retryable: false,
+    message,
+    error: { code, type: 'permission_error', message },
+  })
+}
+
+function refusalFields(body: string): readonly (readonly [string, string])[] {
+  return [
+    ['content-type', 'application/json'],
+    ['content-length', String(Buffer.byteLength(body))],
+    ['x-should-retry', 'false'],
+    ['cache-control', 'no-store'],
+    ['chaperone-denial', 'request-refused'],
+    ['connection', 'close'],
+  ]
+}
+
+function parseAddress(address: string): { readonly host: string; readonly port: number } {
+  const match = /^(?:\[([0-9a-f:]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(address)
+  const host = match?.[1] ?? match?.[2]
+  const port = Number(match?.[3])
+  if (host === undefined || port > 65_535) {
+    throw new ListenAddressError('Expected an address such as "127.0.0.1:15080"')
+  }
+  return { host, port }
+}
+
+function urlOf(server: Server): string {
+  const bound = server.address()
+  if (bound === null || typeof bound === 'string') {
+    throw new ListenAddressError('Expected a TCP address')
+  }
+  const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address
+  return `http://${host}:${bound.port}`
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : 'ERR_UNKNOWN'
+}

@@ -1,0 +1,154 @@
+import { Counter, Gauge, Histogram, Registry } from 'prom-client'
+import type { OutcomeEvent } from '../audit/record.ts'
+import type { Issuer } from '../credential/issuer.ts'
+import type { Decision, RevocationOp } from '../policy/types.ts'
+import { version } from './version.ts'
+
+/** What the gauges read when they are scraped. */
+export interface MetricsSource {
+  exchanges(): number
+  /** Seconds; Infinity before the first sync. */
+  revocationAgeSeconds(): number
+  revocationConnected(): boolean
+  revocationRecords(): number
+  revocationMissingInStore(): number
+  auditBacklog(): number
+  policyHealthy(): boolean
+  /** Seconds since each trust domain's bundle was confirmed. */
+  bundleAgesSeconds(): ReadonlyMap<string, number>
+}
+
+/** Prometheus metrics. Every label has a closed set of values: names from the configuration and our own enums (docs/metrics.md). */
+export interface Metrics {
+  decided(route: string, decision: Decision): void
+  /** Milliseconds from arrival to the decision on record. */
+  overhead(ms: number): void
+  ended(upstream: string, event: OutcomeEvent): void
+  credentialIssued(kind: Issuer['kind'], outcome: 'issued' | 'failed'): void
+  revocationApplied(op: RevocationOp): void
+  configReloaded(result: 'applied' | 'rejected'): void
+  /** Attaches the gauges; without it they are absent. */
+  observe(source: MetricsSource): void
+  /** Prometheus text. */
+  expose(): Promise<{ readonly contentType: string; readonly text: string }>
+}
+
+const overheadBuckets = [
+  0.000_05, 0.000_1, 0.000_2, 0.000_4, 0.000_8, 0.001_6, 0.005, 0.02, 0.1, 0.5, 2,
+]
+const cutBuckets = [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1]
+
+export function createMetrics(): Metrics {
+  const registry = new Registry()
+  const registers = [registry]
+  const decisions = new Counter({
+    name: 'chaperone_decisions_total',
+    help: 'Decisions by route, effect and denial code',
+    labelNames: ['route', 'effect', 'code'] as const,
+    registers,
+  })
+  const overheadSeconds = new Histogram({
+    name: 'chaperone_decision_seconds',
+    help: 'From the arrival of a request to its decision on record',
+    buckets: overheadBuckets,
+    registers,
+  })
+  const ended = new Counter({
+    name: 'chaperone_exchanges_total',
+    help: 'Ended exchanges by upstream and how they ended',
+    labelNames: ['upstream', 'end'] as const,
+    registers,
+  })
+  const bytes = new Counter({
+    name: 'chaperone_exchange_bytes_total',
+    help: 'Body bytes by upstream and direction',
+    labelNames: ['upstream', 'direction'] as const,
+    registers,
+  })
+  const cutSeconds = new Histogram({
+    name: 'chaperone_cut_seconds',
+    help: 'From a revocation in force here to the end of each exchange that it covered',
+    buckets: cutBuckets,
+    registers,
+  })
+  const credentials = new Counter({
+    name: 'chaperone_credentials_total',
+    help: 'Credentials by issuer kind and outcome',
+    labelNames: ['kind', 'outcome'] as const,
+    registers,
+  })
+  const revocations = new Counter({
+    name: 'chaperone_revocations_applied_total',
+    help: 'Revocation records that came into force here',
+    labelNames: ['op'] as const,
+    registers,
+  })
+  const reloads = new Counter({
+    name: 'chaperone_config_reloads_total',
+    help: 'Configuration reloads by result',
+    labelNames: ['result'] as const,
+    registers,
+  })
+  new Gauge({ name: 'chaperone_build_info', help: 'Always 1', labelNames: ['version'] as const, registers })
+    .labels(version)
+    .set(1)
+
+  return {
+    decided: (route, decision) =>
+      decisions.inc({
+        route,
+        effect: decision.outcome,
+        code: decision.outcome === 'allow' ? 'none' : decision.code,
+      }),
+    overhead: (ms) => overheadSeconds.observe(ms / 1000),
+    ended(upstream, event) {
+      ended.inc({ upstream, end: event.end })
+      if (event.bytes_up > 0) bytes.inc({ upstream, direction: 'up' }, event.bytes_up)
+      if (event.bytes_down > 0) bytes.inc({ upstream, direction: 'down' }, event.bytes_down)
+      if (event.cut) cutSeconds.observe(event.cut.after_ms / 1000)
+    },
+    credentialIssued: (kind, outcome) => credentials.inc({ kind, outcome }),
+    revocationApplied: (op) => revocations.inc({ op }),
+    configReloaded: (result) => reloads.inc({ result }),
+    observe: (source) => observe(registry, source),
+    expose: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
+  }
+}
+
+function observe(registry: Registry, source: MetricsSource): void {
+  const gauge = (name: string, { help, read }: { help: string; read: () => number }): void => {
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(read())
+      },
+    })
+  }
+  gauge('chaperone_exchanges_in_flight', { help: 'Requests and streams in flight', read: () => source.exchanges() })
+  gauge('chaperone_revocation_age_seconds', {
+    help: 'Age of the revocation view; past its bound requests are refused',
+    read: () => source.revocationAgeSeconds(),
+  })
+  gauge('chaperone_revocation_connected', {
+    help: '1 while the revocation feed is connected',
+    read: () => Number(source.revocationConnected()),
+  })
+  gauge('chaperone_revocation_records', { help: 'Revocation records in force', read: () => source.revocationRecords() })
+  gauge('chaperone_revocation_missing_in_store', {
+    help: 'Records held here that the store no longer has: it lost data',
+    read: () => source.revocationMissingInStore(),
+  })
+  gauge('chaperone_audit_backlog', { help: 'Audit records that wait for the sink', read: () => source.auditBacklog() })
+  gauge('chaperone_policy_healthy', { help: '1 while the policy engine can decide', read: () => Number(source.policyHealthy()) })
+  new Gauge({
+    name: 'chaperone_trust_bundle_age_seconds',
+    help: 'Since the bundle of each trust domain was last confirmed',
+    labelNames: ['trust_domain'] as const,
+    registers: [registry],
+    collect() {
+      for (const [trustDomain, age] of source.bundleAgesSeconds()) this.set({ trust_domain: trustDomain }, age)
+    },
+  })
+}

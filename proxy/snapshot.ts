@@ -1,0 +1,139 @@
+import type { Config, UpstreamConfig } from '../config/schema.ts'
+import { readTextFile } from '../config/read-text-file.ts'
+import type { Issuer } from '../credential/issuer.ts'
+import { createIssuer } from '../credential/issuers.ts'
+import { createMintKeys, type MintKeys } from '../credential/mint.ts'
+import { createSvidVerifier, type SvidVerifier } from '../identity/svid-verifier.ts'
+import { TrustBundles } from '../identity/trust-bundles.ts'
+import { createApproverRegistry, parseApproverKeys, type ApproverRegistry } from '../policy/approver.ts'
+import { compilePolicies, type PolicyEngine } from '../policy/cedar.ts'
+import type { Clock, Upstream } from '../policy/types.ts'
+import { createGrantVerifier, type GrantVerifier } from './grant-verifier.ts'
+import { openGrantFile, type GrantFile } from './grant-file.ts'
+import { cedarSchema, loadPolicyFiles } from './policy-files.ts'
+import { compileRoutes, type RouteTable } from './route.ts'
+import { createUpstreamClient, type UpstreamClient } from './upstream-client.ts'
+
+/** An upstream with everything that a request to it needs. */
+export interface SnapshotUpstream {
+  readonly facts: Upstream
+  readonly config: UpstreamConfig
+  readonly client: UpstreamClient
+  readonly issuer: Issuer
+  /** The Host field that it gets: its own authority, never the agent's. */
+  readonly authority: string
+}
+
+/** Everything that one configuration means. A reload builds another and swaps the whole; a request keeps its own. */
+export interface Snapshot extends AsyncDisposable {
+  readonly config: Config
+  readonly configSha: string
+  readonly audience: string
+  readonly routes: RouteTable
+  readonly upstreams: ReadonlyMap<string, SnapshotUpstream>
+  readonly bundles: TrustBundles
+  readonly svids: SvidVerifier
+  readonly grants: GrantVerifier
+  readonly grantFile: GrantFile | undefined
+  readonly engine: PolicyEngine
+  readonly mintKeys: MintKeys | undefined
+}
+
+/** What a configuration names cannot be used. The message lists all of it, without any secret. */
+export class SnapshotError extends Error {
+  override readonly name = 'SnapshotError'
+  readonly code = 'ERR_SNAPSHOT'
+}
+
+interface SnapshotOptions {
+  readonly config: Config
+  readonly configSha: string
+  readonly clock: Clock
+}
+
+/**
+ * Builds everything that a configuration means. Rejects with `SnapshotError`, or the error of the part that cannot be
+ * built: a half-built snapshot never serves.
+ */
+export async function createSnapshot({ config, configSha, clock }: SnapshotOptions): Promise<Snapshot> {
+  const audience = config.audience ?? `spiffe://${config.trustDomain}/chaperone`
+  const approvers = readApprovers(config)
+  const mintKeys = config.mint && createMintKeys(config.mint, { clock })
+  const routes = compileRoutes(config)
+  const upstreams = openUpstreams(config, { mintKeys, clock })
+  const bundles = new TrustBundles(config.identity, { clock })
+  const engine = loadEngine(config)
+  await bundles.start()
+  return {
+    config,
+    configSha,
+    audience,
+    routes,
+    upstreams,
+    bundles,
+    svids: createSvidVerifier({ identity: config.identity, audience, bundles, clock }),
+    grants: createGrantVerifier({
+      approvers,
+      audience,
+      clockSkewMs: config.identity.clockSkew,
+      maxTtlMs: config.grants.maxTtl,
+      purposes: config.grants.purposes,
+      clock,
+    }),
+    grantFile: config.grants.file === undefined ? undefined : openGrantFile(config.grants.file, clock),
+    engine,
+    mintKeys,
+    async [Symbol.asyncDispose]() {
+      await bundles[Symbol.asyncDispose]()
+      await Promise.all([...upstreams.values()].map(({ client }) => client.close()))
+      engine[Symbol.dispose]()
+    },
+  }
+}
+
+const maxJwksBytes = 256 * 1024
+const maxCaBytes = 1024 * 1024
+
+function loadEngine({ policy }: Config): PolicyEngine {
+  const compiled = compilePolicies(loadPolicyFiles(policy), { schema: cedarSchema() })
+  if (compiled.ok) return compiled.engine
+  const lines = compiled.problems.map(({ file, line, col, message }) => `${file}:${line}:${col} ${message}`)
+  throw new SnapshotError(`Policies cannot be used:\n${lines.join('\n')}`)
+}
+
+/** The approver authorities of a configuration. Throws `SnapshotError`. */
+export function readApprovers({ approvers }: Config): ApproverRegistry {
+  const keys = approvers.map(({ iss, jwks }) => {
+    try {
+      return [iss, parseApproverKeys(JSON.parse(readTextFile(jwks, { maxBytes: maxJwksBytes })))] as const
+    } catch (cause) {
+      // A JSON error quotes the text: only our own words are passed on.
+      const why = cause instanceof SyntaxError || !(cause instanceof Error) ? 'not JSON' : cause.message
+      throw new SnapshotError(`Approver "${iss}": ${jwks}: ${why}`, { cause })
+    }
+  })
+  return createApproverRegistry(approvers, new Map(keys))
+}
+
+function openUpstreams(
+  { upstreams }: Config,
+  context: { readonly mintKeys: MintKeys | undefined; readonly clock: Clock },
+): ReadonlyMap<string, SnapshotUpstream> {
+  return new Map(upstreams.map((config) => [config.name, openUpstream(config, context)]))
+}
+
+function openUpstream(
+  config: UpstreamConfig,
+  context: { readonly mintKeys: MintKeys | undefined; readonly clock: Clock },
+): SnapshotUpstream {
+  const { name, kind, sensitivity, caFile } = config
+  const { origin, host } = new URL(config.url)
+  const ca = caFile === undefined ? undefined : readTextFile(caFile, { maxBytes: maxCaBytes })
+  return {
+    facts: { name, kind, origin, sensitivity },
+    config,
+    client: createUpstreamClient({ config, ca }),
+    issuer: createIssuer(config.credential, context),
+    authority: host,
+  }
+}

@@ -1,0 +1,260 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { openAuditLog } from '../audit/file-log.ts'
+import type { AuditLog } from '../audit/log.ts'
+import type { AuditEvent } from '../audit/record.ts'
+import type { Config } from '../config/schema.ts'
+import { CredentialCache } from '../credential/cache.ts'
+import { deny } from '../policy/denial.ts'
+import { codeOfRevocation } from '../policy/revocation-code.ts'
+import type { Clock, Revocation } from '../policy/types.ts'
+import type { RevocationFeed } from '../revocation/feed.ts'
+import type { GrantStore } from '../revocation/grant-store.ts'
+import { startAdminListener, type CheckResult } from './admin.ts'
+import { Exchanges } from './exchanges.ts'
+import { handle } from './handle.ts'
+import { createListener } from './listener.ts'
+import type { Log } from './log.ts'
+import { createMetrics } from './metrics.ts'
+import type { Sidecar } from './sidecar.ts'
+import { createSnapshot, SnapshotError, type Snapshot } from './snapshot.ts'
+import { createTaskResolver, drainable } from './task-resolver.ts'
+import { version } from './version.ts'
+
+/** A sidecar that listens. Disposal drains it: refuses new tasks, waits for the rest to a deadline, cuts what is left. */
+export interface RunningSidecar extends AsyncDisposable {
+  readonly agentUrl: string
+  readonly adminUrl: string
+  /** Resolves once every readiness check has held. */
+  readonly ready: Promise<void>
+  /** Builds a snapshot of the new configuration and swaps it in whole; rejects and keeps the old one when it is bad. */
+  reload(next: LoadedConfig): Promise<void>
+  /** Counts the result of a reload. */
+  reloaded(result: 'applied' | 'rejected' | 'unchanged'): void
+}
+
+export interface LoadedConfig {
+  readonly config: Config
+  readonly sha256: string
+}
+
+interface StartOptions extends LoadedConfig {
+  /** Where revocations come from. Started here; whoever opened it disposes of it, after the sidecar. */
+  readonly feed: RevocationFeed
+  readonly grants: GrantStore
+  readonly clock: Clock
+  readonly log: Log
+}
+
+/** How often streams are looked at for a stale view or an expired grant. */
+const streamCheckMs = 250
+const pollMs = 25
+/** After the last cut: for the outcome records. */
+const settleMs = 1_000
+/** A replaced snapshot lives on this long for the requests that began under it. */
+const retireMs = 60_000
+
+/** Builds every part, listens, and serves until disposed. */
+export async function startSidecar(options: StartOptions): Promise<RunningSidecar> {
+  const { clock, log, feed } = options
+  let snapshot = await createSnapshot({ ...options, configSha: options.sha256 })
+  const { audit: auditConfig, limits, listen } = options.config
+  const audit = await openAuditLog({
+    sink: auditConfig.sink,
+    instance: randomUUID(),
+    version,
+    configSha: () => snapshot.configSha,
+    maxBacklog: auditConfig.maxBacklog,
+    writeTimeoutMs: auditConfig.writeTimeout,
+    clock,
+  })
+  const metrics = createMetrics()
+  const exchanges = new Exchanges({ clock })
+  const tasks = drainable(createTaskResolver({ store: options.grants, clock }))
+  const credentials = new CredentialCache({
+    clock,
+    onIssued: (kind) => metrics.credentialIssued(kind, 'issued'),
+  })
+  const sidecar: Sidecar = {
+    get snapshot() {
+      return snapshot
+    },
+    feed,
+    tasks,
+    exchanges,
+    track: (tracked) =>
+      exchanges.count < limits.maxExchanges
+        ? exchanges.track(tracked)
+        : deny('task-limit', 'too many exchanges are in flight'),
+    credentials,
+    audit,
+    metrics,
+    log,
+    clock,
+  }
+  feed.onApplied((records) => {
+    for (const record of records) enforce(sidecar, record)
+  })
+  feed.start()
+  const streamCheck = setInterval(() => endDeadStreams(sidecar), streamCheckMs)
+
+  const listener = createListener({ handle: (arrival) => handle(arrival, sidecar), limits, log })
+  let draining = false
+  const ready = (): readonly CheckResult[] => checkReady(sidecar, draining)
+  let started = false
+  const admin = await startAdminListener({
+    address: listen.admin,
+    live: () => [{ name: 'process', ok: true, detail: `version ${version}` }],
+    ready,
+    started: () => [{ name: 'started', ok: started, detail: started ? 'was ready' : 'not ready yet' }],
+    metrics,
+    jwks: () => snapshot.mintKeys?.jwks() ?? { keys: [] },
+  })
+  observe(sidecar)
+  const agentUrl = await listener.listen(listen.agent)
+  await record(sidecar, { type: 'start', detail: { policy_set_sha: snapshot.engine.policySetSha } })
+
+  const stopped = new AbortController()
+  const becameReady = (async () => {
+    while (!ready().every(({ ok }) => ok)) {
+      await delay(pollMs, undefined, { signal: stopped.signal })
+    }
+    started = true
+  })()
+  becameReady.catch(() => undefined)
+
+  return {
+    agentUrl,
+    adminUrl: admin.url,
+    ready: becameReady,
+    async reload({ config, sha256 }) {
+      const fixed = changedFixedSetting(snapshot.config, config)
+      if (fixed !== undefined) throw new SnapshotError(`A change of "${fixed}" needs a restart`)
+      const next = await createSnapshot({ config, configSha: sha256, clock })
+      const old = snapshot
+      snapshot = next
+      credentials.clear()
+      retire(old, log)
+      await record(sidecar, { type: 'config', detail: { sha256, policy_set_sha: next.engine.policySetSha } })
+    },
+    reloaded(result) {
+      if (result !== 'unchanged') metrics.configReloaded(result)
+    },
+    async [Symbol.asyncDispose]() {
+      draining = true
+      stopped.abort()
+      tasks.drain()
+      log.info({ inFlight: exchanges.count, deadlineMs: snapshot.config.shutdown.drain }, 'draining')
+      listener.closeIdle()
+      await untilIdle(exchanges, { clock, withinMs: snapshot.config.shutdown.drain })
+      listener.close()
+      const cut = exchanges.cutAll('control-plane-stale')
+      await untilIdle(exchanges, { clock, withinMs: settleMs })
+      await listener[Symbol.asyncDispose]()
+      clearInterval(streamCheck)
+      await record(sidecar, { type: 'stop', detail: { cut } })
+      await audit.flush().catch((error: unknown) => log.error({ err: error }, 'the audit could not be flushed'))
+      await audit[Symbol.asyncDispose]()
+      await admin[Symbol.asyncDispose]()
+      await snapshot[Symbol.asyncDispose]()
+    },
+  }
+}
+
+/** A record has come into force: everything that it covers ends now, and then it is put on record. */
+function enforce(sidecar: Sidecar, revocation: Revocation): void {
+  const { exchanges, credentials, metrics, feed, log } = sidecar
+  const { rid, op, subject, reason, by, atMs } = revocation
+  const cut = exchanges.cutCovered(revocation, codeOfRevocation(revocation))
+  metrics.revocationApplied(op)
+  log.info({ rid, op, subject, cut }, 'revocation in force')
+  void credentials.revokeCovered(subject)
+  void record(sidecar, {
+    type: 'revocation',
+    rid,
+    op,
+    subject,
+    reason,
+    by,
+    recorded_at: new Date(atMs).toISOString(),
+    revocation_epoch: feed.view.epoch,
+    exchanges_cut: cut,
+  })
+}
+
+/** What a stream carries can no longer be revoked once the view is too old, and is no longer approved once a grant ends. */
+function endDeadStreams({ exchanges, feed, snapshot, clock, log }: Sidecar): void {
+  const expired = exchanges.cutExpired(clock.now())
+  if (expired > 0) log.info({ cut: expired }, 'streams cut: their grant has expired')
+  if (feed.view.ageMs(clock.monotonic()) <= snapshot.config.revocation.staleAfterStreams) return
+  const stale = exchanges.cutAll('control-plane-stale')
+  if (stale > 0) log.warn({ cut: stale }, 'streams cut: the revocation view is stale')
+}
+
+async function record({ audit, log }: { readonly audit: AuditLog; readonly log: Log }, event: AuditEvent): Promise<void> {
+  try {
+    await audit.append(event)
+  } catch (error) {
+    log.error({ err: error, type: event.type }, 'an event could not be put on record')
+  }
+}
+
+function checkReady({ snapshot, feed, clock, audit }: Sidecar, draining: boolean): readonly CheckResult[] {
+  const { bundles, engine, config } = snapshot
+  const ageMs = feed.view.ageMs(clock.monotonic())
+  const { connected, epoch, records } = feed.status()
+  const domains = bundles.status().map(({ trustDomain, keys }) => `${trustDomain} (${keys} keys)`)
+  return [
+    { name: 'serving', ok: !draining, detail: draining ? 'shutting down' : 'accepting tasks' },
+    { name: 'config', ok: true, detail: `sha256 ${snapshot.configSha.slice(0, 12)}` },
+    { name: 'policy', ok: engine.healthy, detail: `set ${engine.policySetSha.slice(0, 12)}` },
+    { name: 'trust-bundles', ok: bundles.ready, detail: domains.join(', ') },
+    {
+      name: 'revocation',
+      ok: ageMs <= config.revocation.staleAfterReads,
+      detail: `${connected ? 'connected' : 'not connected'}, position ${epoch}, ${records} in force, age ${Math.round(ageMs)} ms`,
+    },
+    { name: 'audit', ok: audit.healthy, detail: `${audit.backlog} waiting` },
+  ]
+}
+
+function observe(sidecar: Sidecar): void {
+  const { metrics, exchanges, feed, clock, audit } = sidecar
+  metrics.observe({
+    exchanges: () => exchanges.count,
+    revocationAgeSeconds: () => feed.view.ageMs(clock.monotonic()) / 1000,
+    revocationConnected: () => feed.status().connected,
+    revocationRecords: () => feed.status().records,
+    revocationMissingInStore: () => feed.status().missingInStore,
+    auditBacklog: () => audit.backlog,
+    policyHealthy: () => sidecar.snapshot.engine.healthy,
+    bundleAgesSeconds: () =>
+      new Map(sidecar.snapshot.bundles.status().map(({ trustDomain, ageMs }) => [trustDomain, ageMs / 1000])),
+  })
+}
+
+/** Settings whose parts live as long as the process. */
+const fixedSettings = ['trustDomain', 'listen', 'revocation', 'audit', 'limits'] as const
+
+function changedFixedSetting(old: Config, next: Config): string | undefined {
+  return fixedSettings.find((name) => JSON.stringify(old[name]) !== JSON.stringify(next[name]))
+}
+
+function retire(old: Snapshot, log: Log): void {
+  const close = async (): Promise<void> => {
+    try {
+      await old[Symbol.asyncDispose]()
+    } catch (error) {
+      log.error({ err: error }, 'a replaced configuration could not be closed')
+    }
+  }
+  setTimeout(() => void close(), retireMs).unref()
+}
+
+async function untilIdle(
+  exchanges: Exchanges,
+  { clock, withinMs }: { readonly clock: Clock; readonly withinMs: number },
+): Promise<void> {
+  const deadline = clock.monotonic() + withinMs
+  while (exchanges.count > 0 && clock.monotonic() < deadline) await delay(pollMs)
+}

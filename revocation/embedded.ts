@@ -1,0 +1,74 @@
+import { RevocationSet } from '../policy/revocation-set.ts'
+import type { Clock, Revocation, RevocationView } from '../policy/types.ts'
+import type { RevocationCommitter, RevocationFeed } from './feed.ts'
+import { formatPosition, genesis, linkHash } from './link-hash.ts'
+import { checkDraft } from './revocation-record.ts'
+
+export interface EmbeddedRevocation {
+  readonly feed: RevocationFeed
+  readonly committer: RevocationCommitter
+}
+
+/**
+ * Revocation inside one process: what is committed is in force when `commit()` returns, and is gone with the process.
+ * The view is never stale after `start()`: there is nothing between it and its source.
+ */
+export function createEmbeddedRevocation(options: { readonly clock: Clock }): EmbeddedRevocation {
+  const { clock } = options
+  const set = new RevocationSet()
+  const listeners: ((records: readonly Revocation[]) => void)[] = []
+  const started = Promise.withResolvers<void>()
+  let running = false
+  let head = genesis
+
+  const view: RevocationView = {
+    get epoch() {
+      return running ? formatPosition(head) : '-'
+    },
+    ageMs: () => (running ? 0 : Infinity),
+    find: (subjects) => {
+      set.expire(clock.now())
+      return set.find(subjects)
+    },
+  }
+
+  const feed: RevocationFeed = {
+    view,
+    start: () => {
+      running = true
+      started.resolve()
+    },
+    ready: started.promise,
+    onApplied: (listener) => void listeners.push(listener),
+    status: () => ({
+      source: 'embedded',
+      connected: running,
+      epoch: view.epoch,
+      ageMs: view.ageMs(clock.monotonic()),
+      records: set.size,
+      gaps: 0,
+      scans: 0,
+      malformed: 0,
+      liftsIgnored: 0,
+      missingInStore: 0,
+    }),
+    async [Symbol.asyncDispose]() {
+      running = false
+    },
+  }
+
+  const committer: RevocationCommitter = {
+    commit: async (draft) => {
+      checkDraft(draft)
+      set.expire(clock.now())
+      const n = head.n + 1
+      const record: Revocation = { ...draft, atMs: clock.now(), epoch: n }
+      if (set.add(record)) {
+        head = { n, h: linkHash(head.h, JSON.stringify(record)) }
+        for (const listener of listeners) listener([record])
+      }
+      return { epoch: formatPosition(head), atMs: record.atMs }
+    },
+  }
+  return { feed, committer }
+}

@@ -1,0 +1,42 @@
+import type { RedisConfig } from '../config/schema.ts'
+
+/** The names in Redis of one trust domain. One hash tag, so one slot: scripts and transactions work on a cluster. */
+export interface RedisKeys {
+  /** String `n:h`: how many entries the log ever had, and the link of the last. */
+  readonly head: string
+  /** Stream of committed records with ids `n-0`, for catching up; trimmed. */
+  readonly log: string
+  /** Hash `rid` -> envelope: every record, until an hour after its expiry. */
+  readonly records: string
+  /** Sorted set `rid` by expiry in epoch milliseconds. */
+  readonly expiry: string
+  /** Pub/sub channel: envelopes as they are committed, and bare messages by hand. */
+  readonly channel: string
+  /** Sorted set of tasks by the time of their `put()`. */
+  readonly grants: string
+  /** String: the compact JWS of the task's grant. */
+  grant(txn: string): string
+}
+
+export interface RedisScope {
+  readonly redis: Pick<RedisConfig, 'prefix'>
+  readonly trustDomain: string
+}
+
+export function redisKeys({ redis, trustDomain }: RedisScope): RedisKeys {
+  const base = `{${redis.prefix}}:${trustDomain}`
+  return {
+    head: `${base}:head`,
+    log: `${base}:log`,
+    records: `${base}:records`,
+    expiry: `${base}:expiry`,
+    channel: `${base}:revocations`,
+    grants: `${base}:grants`,
+    grant: (txn) => `${base}:grant:${txn}`,
+  }
+}
+
+/** The channel on which `PUBLISH <channel> "task:T-1 why"` revokes by hand: `{chaperone}:<trust domain>:revocations`. */
+export function revocationChannel(scope: RedisScope): string {
+  return redisKeys(scope).channel
+}

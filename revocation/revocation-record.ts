@@ -1,0 +1,124 @@
+import { createHash } from 'node:crypto'
+import * as v from 'valibot'
+import { parseSubject } from '../policy/subject.ts'
+import type { Revocation } from '../policy/types.ts'
+import type { RevocationDraft } from './feed.ts'
+
+/** What a revocation cannot be committed or stored for: the message names the reason, never the text of the record. */
+export class RevocationStoreError extends Error {
+  override readonly name = 'RevocationStoreError'
+  readonly code:
+    | 'ERR_REVOCATION_DRAFT'
+    | 'ERR_REVOCATION_RID_CONFLICT'
+    | 'ERR_REVOCATION_STORE_REPLY'
+    | 'ERR_REVOCATION_STORE_UNAVAILABLE'
+  constructor(code: RevocationStoreError['code'], message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.code = code
+  }
+}
+
+/** What a message on the channel says. */
+export type HeardMessage =
+  | { readonly kind: 'record'; readonly record: Revocation }
+  | { readonly kind: 'lift' }
+  | { readonly kind: 'malformed' }
+
+/** Throws `RevocationStoreError` with `ERR_REVOCATION_DRAFT` when a sidecar would not read the draft back. */
+export function checkDraft(draft: RevocationDraft): void {
+  const read = v.safeParse(draftSchema, draft)
+  if (read.success) return
+  const [issue] = read.issues
+  throw new RevocationStoreError(
+    'ERR_REVOCATION_DRAFT',
+    `Cannot commit: "${v.getDotPath(issue) ?? 'draft'}" of the revocation is not valid`,
+  )
+}
+
+/** The bytes of a draft as the store keeps them. Throws like `checkDraft()`. */
+export function formatDraft(draft: RevocationDraft): string {
+  checkDraft(draft)
+  const { rid, op, subject, reason, by, expiresAtMs } = draft
+  return JSON.stringify({ rid, op, subject, reason, by, expiresAtMs })
+}
+
+/** Reads an envelope of the store: `{"n":<position>,"atMs":<server time>,"record":<draft>}`. */
+export function parseEnvelope(text: string): Revocation | undefined {
+  return text.length > maxMessageBytes ? undefined : toRevocation(parseJson(text))
+}
+
+/**
+ * Reads a message of the channel: an envelope, or a bare assertion by hand, `task:T-1 why` or
+ * `{"subject":"task:T-1","reason":"why"}`, which becomes a provisional `revoke` for ever. Its `rid` comes from the
+ * subject, so that a replay or a storm is one record. A lift is only told apart: the channel can never take away.
+ */
+export function parseMessage(payload: string, nowMs: number): HeardMessage {
+  if (payload.length > maxMessageBytes) return { kind: 'malformed' }
+  if (!payload.startsWith('{')) {
+    const [subject = '', ...reason] = payload.trim().split(' ')
+    return toBare({ subject, reason: reason.join(' ') }, nowMs)
+  }
+  const json = parseJson(payload)
+  const record = toRevocation(json)
+  if (record) return { kind: 'record', record }
+  if (v.is(liftSchema, json)) return { kind: 'lift' }
+  const bare = v.safeParse(bareSchema, json)
+  return bare.success ? toBare(bare.output, nowMs) : { kind: 'malformed' }
+}
+
+/** Longer messages and entries are refused unread: subject, reason and the rest fit twice. */
+const maxMessageBytes = 16_384
+const maxReasonChars = 1024
+
+const subjectSchema = v.pipe(
+  v.string(),
+  v.check((text) => parseSubject(text) !== undefined),
+)
+const reasonSchema = v.pipe(v.string(), v.maxLength(maxReasonChars))
+const draftSchema = v.object({
+  rid: v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,128}$/)),
+  op: v.picklist(['revoke', 'pause', 'quarantine']),
+  subject: subjectSchema,
+  reason: reasonSchema,
+  by: v.pipe(v.string(), v.maxLength(512)),
+  expiresAtMs: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
+})
+const positiveInteger = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
+const envelopeSchema = v.object({ n: positiveInteger, atMs: positiveInteger, record: draftSchema })
+const bareSchema = v.strictObject({ subject: v.string(), reason: v.optional(reasonSchema, '') })
+const liftOpSchema = v.looseObject({ op: v.picklist(['lift', 'resume']) })
+const liftSchema = v.union([liftOpSchema, v.looseObject({ record: liftOpSchema })])
+
+function toRevocation(json: unknown): Revocation | undefined {
+  const read = v.safeParse(envelopeSchema, json)
+  if (!read.success) return undefined
+  const { n, atMs, record } = read.output
+  return { ...record, atMs, epoch: n }
+}
+
+function toBare(
+  said: { readonly subject: string; readonly reason: string },
+  nowMs: number,
+): HeardMessage {
+  const subject = parseSubject(said.subject)
+  if (subject === undefined) return { kind: 'malformed' }
+  const digest = createHash('sha256').update(subject).digest('hex').slice(0, 32)
+  const record: Revocation = {
+    rid: `bare-${digest}`,
+    op: 'revoke',
+    subject,
+    reason: said.reason.slice(0, maxReasonChars) || 'published on the channel',
+    by: 'channel',
+    atMs: nowMs,
+    expiresAtMs: 0,
+  }
+  return { kind: 'record', record }
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}

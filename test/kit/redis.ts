@@ -1,0 +1,87 @@
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+/** A Redis server of its own, without persistence: what it held is gone when it ends. */
+export interface RedisProcess extends AsyncDisposable {
+  readonly url: string
+  readonly port: number
+  /** Runs `redis-cli` with these arguments and resolves with what it printed. */
+  cli(...args: readonly string[]): Promise<string>
+  /** SIGKILL. Resolves when the process is gone. */
+  kill(): Promise<void>
+  /** SIGSTOP: connections stay open and nothing answers. */
+  freeze(): void
+  /** SIGCONT. */
+  thaw(): void
+  /** Ends it if need be and starts an empty one on the same port. */
+  restart(): Promise<void>
+}
+
+/** Starts the program of `REDIS_SERVER` (default `redis-server`) on a free port of 127.0.0.1. */
+export async function startRedis(args: readonly string[] = []): Promise<RedisProcess> {
+  const directory = await mkdtemp(join(tmpdir(), 'chaperone-redis-'))
+  const port = await freePort()
+  const cli = async (...command: readonly string[]): Promise<string> => {
+    const { stdout } = await run('redis-cli', ['-p', String(port), ...command], { timeout: 5_000 })
+    return stdout.trim()
+  }
+  const start = async (): Promise<ChildProcess> => {
+    const program = process.env['REDIS_SERVER'] ?? 'redis-server'
+    const settings = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory]
+    const server = spawn(program, [...settings, '--save', '', '--appendonly', 'no', ...args], {
+      stdio: 'ignore',
+    })
+    await answering(cli)
+    return server
+  }
+  let server = await start()
+  const kill = async (): Promise<void> => {
+    if (server.exitCode !== null || server.signalCode !== null) return
+    const exited = once(server, 'exit')
+    server.kill('SIGKILL')
+    await exited
+  }
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    port,
+    cli,
+    kill,
+    freeze: () => void server.kill('SIGSTOP'),
+    thaw: () => void server.kill('SIGCONT'),
+    restart: async () => {
+      await kill()
+      server = await start()
+    },
+    async [Symbol.asyncDispose]() {
+      await kill()
+      await rm(directory, { recursive: true, force: true })
+    },
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('No free port')
+  return address.port
+}
+
+async function answering(cli: RedisProcess['cli']): Promise<void> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const answer = await cli('ping').catch(() => '')
+    // A server with a password says NOAUTH: it answers.
+    if (answer !== '' && !answer.includes('refused')) return
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  throw new Error('redis-server did not answer within 5 s')
+}
