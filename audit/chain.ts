@@ -28,7 +28,7 @@ export interface ChainReport {
   readonly records: number
   /** Chains that begin in the input: 1 unless restarts are accepted, 0 without a record. */
   readonly chains: number
-  /** Lines that a write left unfinished. No record of the chain is missing there. */
+  /** Lines that a write left unfinished. Where a record follows, none is missing; at the end the last one may be. */
   readonly torn: readonly number[]
   /** The first line that breaks the chain. Absent: the chain is intact. */
   readonly bad?: { readonly line: number; readonly fault: ChainFault }

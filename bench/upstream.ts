@@ -1,5 +1,5 @@
 /** The upstream of all benchmarks: 1 KB of JSON, and an endless event stream. Tells its port to the parent process. */
-import { createServer } from 'node:http'
+import { createServer, type Server } from 'node:http'
 
 const body = Buffer.from(JSON.stringify({ data: 'x'.repeat(1010) }))
 
@@ -13,7 +13,7 @@ createServer((req, res) => {
   }
   res.writeHead(200, { 'content-type': 'application/json', 'content-length': String(body.length) })
   res.end(body)
-}).listen(0, '127.0.0.1', function listening() {
+}).listen(0, '127.0.0.1', function listening(this: Server) {
   const address = this.address()
   if (address !== null && typeof address === 'object') process.send?.({ port: address.port })
 })

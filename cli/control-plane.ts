@@ -22,7 +22,11 @@ export function openControlPlane(
   const { revocation, trustDomain } = config
   if (revocation.source === 'embedded') {
     const { feed } = createEmbeddedRevocation({ clock })
-    return { feed, grants: createEmbeddedGrantStore({ clock }), [Symbol.asyncDispose]: () => feed[Symbol.asyncDispose]() }
+    return {
+      feed,
+      grants: createEmbeddedGrantStore({ clock }),
+      [Symbol.asyncDispose]: () => feed[Symbol.asyncDispose](),
+    }
   }
   const { redis, syncInterval: syncIntervalMs } = revocation
   const feed = createRedisFeed({ redis, trustDomain, syncIntervalMs, clock, log })

@@ -6,7 +6,10 @@ type Entry = GrantClaims['authorization_details'][number]
 export function destinationOf(text: string): Entry | undefined {
   const [kind = '', url = '', tools, ...more] = text.trim().split(/\s+/)
   if (more.length > 0) return undefined
-  if (kind === 'mcp') return tools === undefined ? undefined : { type: 'mcp_server', locations: [url], tools: tools.split(',') }
+  if (kind === 'mcp')
+    return tools === undefined
+      ? undefined
+      : { type: 'mcp_server', locations: [url], tools: tools.split(',') }
   if (tools !== undefined) return undefined
   const at = splitUrl(url)
   if (!at) return undefined

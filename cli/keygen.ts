@@ -8,7 +8,11 @@ export function registerKeygen(program: Command): void {
     .command('keygen')
     .description('make a key pair: <name>.private.json for the signer, <name>.jwks.json to publish')
     .argument('<name>', 'path and beginning of the two file names')
-    .addOption(new Option('--alg <alg>', 'signature algorithm').choices(['ES256', 'ES384', 'EdDSA']).default('ES256'))
+    .addOption(
+      new Option('--alg <alg>', 'signature algorithm')
+        .choices(['ES256', 'ES384', 'EdDSA'])
+        .default('ES256'),
+    )
     .action(async (name: string, { alg }: { alg: string }) => {
       const { privateKey, publicKey } = await generateKeyPair(alg, { extractable: true })
       const publicJwk = await exportJWK(publicKey)
@@ -17,7 +21,9 @@ export function registerKeygen(program: Command): void {
       // `wx`: a key that exists is never overwritten.
       await writeFile(`${name}.private.json`, jwks(privateJwk), { mode: 0o600, flag: 'wx' })
       await writeFile(`${name}.jwks.json`, jwks({ ...publicJwk, ...named }), { flag: 'wx' })
-      process.stdout.write(`${name}.private.json (keep it secret)\n${name}.jwks.json\nkid ${named.kid}\n`)
+      process.stdout.write(
+        `${name}.private.json (keep it secret)\n${name}.jwks.json\nkid ${named.kid}\n`,
+      )
     })
 }
 

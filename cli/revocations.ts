@@ -14,7 +14,10 @@ export function registerRevocations(program: Command): void {
     .description('list the records in force')
     .option('--json', 'one JSON object per line', false)
   addStoreOptions(command).action(async (options: ListOptions) => {
-    await using committer = createRedisCommitter({ ...readStoreOptions(options), clock: systemClock })
+    await using committer = createRedisCommitter({
+      ...readStoreOptions(options),
+      clock: systemClock,
+    })
     const records = await committer.list(maxListed)
     for (const record of records) {
       const { rid, op, subject, reason, by, atMs } = record

@@ -19,7 +19,11 @@ interface RevokeOptions extends StoreOptions {
 }
 
 const verbs: readonly { readonly op: RevocationOp; readonly description: string }[] = [
-  { op: 'revoke', description: 'end a task, agent, grant, approver, upstream or tool: every call refused, every stream cut' },
+  {
+    op: 'revoke',
+    description:
+      'end a task, agent, grant, approver, upstream or tool: every call refused, every stream cut',
+  },
   { op: 'pause', description: 'suspend it: refused until the record expires' },
   { op: 'quarantine', description: 'isolate an agent: refused whatever its task' },
 ]
@@ -30,21 +34,37 @@ export function registerRevoke(program: Command): void {
     const command = program
       .command(op)
       .description(description)
-      .argument('<subject>', 'task:<txn>, agent:<spiffe id>, grant:<iss>#<jti>, ..., or a kind followed by its value')
+      .argument(
+        '<subject>',
+        'task:<txn>, agent:<spiffe id>, grant:<iss>#<jti>, ..., or a kind followed by its value',
+      )
       .argument('[value]', 'the value, when the subject is a kind: revoke task T-1')
-      .requiredOption('-r, --reason <text>', 'why: stands in every record and in the answer to the agent', reason)
+      .requiredOption(
+        '-r, --reason <text>',
+        'why: stands in every record and in the answer to the agent',
+        reason,
+      )
       .option('--by <name>', 'who', userInfo().username)
       .addOption(
-        new Option('--expires <duration>', 'after which the record ends by itself, such as 8h; 0 is never')
+        new Option(
+          '--expires <duration>',
+          'after which the record ends by itself, such as 8h; 0 is never',
+        )
           .default(0, 'never')
           .argParser(expiry),
       )
       .option('--rid <id>', 'id of the record: the same one again is recorded once')
-      .option('--yes', 'do not ask for wide subjects (all, agent-prefix, trust-domain, upstream, approver)', false)
+      .option(
+        '--yes',
+        'do not ask for wide subjects (all, agent-prefix, trust-domain, upstream, approver)',
+        false,
+      )
       .option('--json', 'print JSON', false)
-    addStoreOptions(command).action(async (first: string, second: string | undefined, options: RevokeOptions) => {
-      process.exitCode = await revoke(op, { first, second, options })
-    })
+    addStoreOptions(command).action(
+      async (first: string, second: string | undefined, options: RevokeOptions) => {
+        process.exitCode = await revoke(op, { first, second, options })
+      },
+    )
   }
 }
 
@@ -57,7 +77,9 @@ interface Request {
 async function revoke(op: RevocationOp, { first, second, options }: Request): Promise<number> {
   const subject = parseSubject(second === undefined ? first : `${first}:${second}`)
   if (subject === undefined) {
-    process.stderr.write('Expected a subject such as task:T-1, agent:spiffe://td/agent/a, upstream:github or all\n')
+    process.stderr.write(
+      'Expected a subject such as task:T-1, agent:spiffe://td/agent/a, upstream:github or all\n',
+    )
     return exitCodes.usage
   }
   if (isWide(subject) && !options.yes) {

@@ -30,7 +30,10 @@ export function addStoreOptions(command: Command): Command {
   return command
     .option('-c, --config <path>', 'configuration that names the Redis', 'chaperone.yaml')
     .addOption(
-      new Option('--redis <url>', 'Redis instead of the configuration: redis://host:port').argParser(redisUrl),
+      new Option(
+        '--redis <url>',
+        'Redis instead of the configuration: redis://host:port',
+      ).argParser(redisUrl),
     )
     .option('--trust-domain <name>', 'trust domain, with --redis')
     .option('--username <name>', 'Redis user, with --redis')

@@ -66,8 +66,14 @@ function registerGrant(task: Command): void {
       collectDestination,
     )
     .option('--text <text>', 'the purpose in words')
-    .addOption(new Option('--sensitivity <class>', 'highest class of data').choices(sensitivities).default('internal'))
-    .addOption(new Option('--ttl <duration>', 'how long').default(30 * 60_000, '30m').argParser(ttl))
+    .addOption(
+      new Option('--sensitivity <class>', 'highest class of data')
+        .choices(sensitivities)
+        .default('internal'),
+    )
+    .addOption(
+      new Option('--ttl <duration>', 'how long').default(30 * 60_000, '30m').argParser(ttl),
+    )
     .option('--iss <authority>', 'the approver; default: the only one of the configuration')
     .option('-c, --config <path>', 'configuration file', 'chaperone.yaml')
     .option('-o, --out <path>', 'write the compact grant to a file instead of the store')
@@ -123,7 +129,10 @@ async function sign(options: GrantOptions, config: Config): Promise<string> {
   return new SignJWT(claims).setProtectedHeader(header).sign(await importJWK(jwk, alg))
 }
 
-async function show(txn: string, options: { readonly config: string; readonly json: boolean }): Promise<number> {
+async function show(
+  txn: string,
+  options: { readonly config: string; readonly json: boolean },
+): Promise<number> {
   const config = load(options.config)
   if (!config) return exitCodes.badConfig
   await using store = openStore(config)
@@ -140,7 +149,15 @@ async function show(txn: string, options: { readonly config: string; readonly js
   return isDenial(verified) ? exitCodes.failed : exitCodes.ok
 }
 
-async function list({ config: path, limit, json }: { config: string; limit: string; json: boolean }): Promise<number> {
+async function list({
+  config: path,
+  limit,
+  json,
+}: {
+  config: string
+  limit: string
+  json: boolean
+}): Promise<number> {
   const config = load(path)
   if (!config) return exitCodes.badConfig
   const most = Number(limit)
@@ -152,7 +169,11 @@ async function list({ config: path, limit, json }: { config: string; limit: stri
   for (const { txn, compact, expiresAtMs } of await store.list(most)) {
     const { sub, purpose } = decodeJwt(compact)
     const expires = new Date(expiresAtMs).toISOString()
-    process.stdout.write(json ? `${JSON.stringify({ txn, sub, purpose, expires })}\n` : `${txn}  ${String(sub)}  ${String(purpose)}  until ${expires}\n`)
+    process.stdout.write(
+      json
+        ? `${JSON.stringify({ txn, sub, purpose, expires })}\n`
+        : `${txn}  ${String(sub)}  ${String(purpose)}  until ${expires}\n`,
+    )
   }
   return exitCodes.ok
 }
@@ -177,7 +198,9 @@ function load(path: string): Config | undefined {
 
 function openStore({ revocation, trustDomain }: Config): ReturnType<typeof createRedisGrantStore> {
   if (revocation.source !== 'redis') {
-    throw new TypeError('revocation.source is embedded: there is no store. Use --print or --out, and send it as Task-Grant or as the grant file')
+    throw new TypeError(
+      'revocation.source is embedded: there is no store. Use --print or --out, and send it as Task-Grant or as the grant file',
+    )
   }
   return createRedisGrantStore({ redis: revocation.redis, trustDomain, clock: systemClock })
 }
@@ -192,11 +215,14 @@ function audienceOf({ audience, trustDomain }: Config): string {
   return audience ?? `spiffe://${trustDomain}/chaperone`
 }
 
-async function readPrivateKey(path: string): Promise<{ readonly jwk: JWK; readonly kid: string; readonly alg: string }> {
+async function readPrivateKey(
+  path: string,
+): Promise<{ readonly jwk: JWK; readonly kid: string; readonly alg: string }> {
   const value: unknown = parseJson(await readFile(path, 'utf8'), path)
   const jwk = firstKey(value)
   const { kid, alg, d } = jwk
-  if (typeof kid === 'string' && typeof alg === 'string' && d !== undefined) return { jwk, kid, alg }
+  if (typeof kid === 'string' && typeof alg === 'string' && d !== undefined)
+    return { jwk, kid, alg }
   throw new TypeError(`${path}: Expected a private JWK with kid and alg`)
 }
 
@@ -222,7 +248,9 @@ function collectDestination(
 ): GrantOptions['allow'] {
   const destination = destinationOf(text)
   if (destination) return [...(previous ?? []), destination]
-  throw new InvalidArgumentError('Expected "GET https://host/path/**", "mcp https://host/mcp tool" or "ws wss://host/path".')
+  throw new InvalidArgumentError(
+    'Expected "GET https://host/path/**", "mcp https://host/mcp tool" or "ws wss://host/path".',
+  )
 }
 
 function ttl(text: string): number {

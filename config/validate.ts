@@ -81,7 +81,7 @@ function pathOf(issue: v.BaseIssue<unknown>): SettingPath {
 
 /** The library's own texts quote what they received, which may be a secret: only what was expected is said. */
 function messageOf({ message, expected }: v.BaseIssue<unknown>): string {
-  return message
+  if (!message.startsWith('Invalid ')) return message
   const names = new Map([
     ['Object', 'a mapping'],
     ['Array', 'a list'],

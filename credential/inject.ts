@@ -48,7 +48,10 @@ function staticKey(
 function fill(config: InjectConfig, secret: string): InjectedSlots {
   if ('header' in config) {
     // A function as replacement: `$&` in a secret is a secret, not a pattern.
-    return { headers: [[config.header, config.template.replace('{secret}', () => secret)]], query: [] }
+    return {
+      headers: [[config.header, config.template.replace('{secret}', () => secret)]],
+      query: [],
+    }
   }
   if ('basic' in config) {
     const pair = Buffer.from(`${config.basic.username}:${secret}`, 'utf8').toString('base64')

@@ -1,4 +1,10 @@
-import { createHash, createPrivateKey, createPublicKey, randomBytes, type KeyObject } from 'node:crypto'
+import {
+  createHash,
+  createPrivateKey,
+  createPublicKey,
+  randomBytes,
+  type KeyObject,
+} from 'node:crypto'
 import { SignJWT, type JWK } from 'jose'
 import type { Config, CredentialConfig } from '../config/schema.ts'
 import { coversOrigin, httpOriginOf } from '../policy/location.ts'
@@ -61,7 +67,8 @@ export function createMintIssuer(
     slots: { headers: ['authorization'], query: [] },
     async issue(request) {
       const claims = mintedClaims(request, { config, issuer: keys.issuer })
-      if (claims.exp <= claims.iat) throw new CredentialError('The grant ends before a credential could start')
+      if (claims.exp <= claims.iat)
+        throw new CredentialError('The grant ends before a credential could start')
       const token = await keys.sign(claims)
       return bearer(token, claims.exp * 1000)
     },
@@ -88,7 +95,9 @@ function parseMintKeys(text: string, path: string): readonly MintKey[] {
   const parsed = parseStrictJson(Buffer.from(text), { maxBytes: maxKeyFileBytes, maxDepth: 8 })
   const entries = parsed.ok && isJsonObject(parsed.value) ? parsed.value['keys'] : undefined
   if (!isJsonArray(entries) || entries.length === 0 || entries.length > maxKeys) {
-    throw new CredentialError(`Key file ${path}: Expected a JWK Set with 1 to ${maxKeys} private keys`)
+    throw new CredentialError(
+      `Key file ${path}: Expected a JWK Set with 1 to ${maxKeys} private keys`,
+    )
   }
   return entries.map((entry, index) => parseMintKey(entry, `Key file ${path}: keys[${index}]`))
 }

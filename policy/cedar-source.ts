@@ -83,5 +83,5 @@ export function problemOf(
 const tokens = /\/\/[^\n\r]*|"(?:[^"\\]|\\[^])*"|[^\s]/gu
 
 function unitsOf(text: string, bytes: number): number {
-  return bytes
+  return Buffer.from(text).subarray(0, bytes).toString().length
 }

@@ -73,7 +73,11 @@ async function answer(res: ServerResponse, { path, verbose, options }: Question)
         'cache-control': 'public, max-age=300',
       })
     default:
-      return send(res, 404, 'Expected /livez, /readyz, /startupz, /metrics or /.well-known/jwks.json\n')
+      return send(
+        res,
+        404,
+        'Expected /livez, /readyz, /startupz, /metrics or /.well-known/jwks.json\n',
+      )
   }
 }
 

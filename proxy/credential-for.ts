@@ -17,7 +17,12 @@ export async function credentialFor(
 ): Promise<Credential | Denial> {
   const { issuer, facts } = upstream
   try {
-    const credential = await credentials.get(issuer, { agent, chain, upstream: facts, nowMs: clock.now() })
+    const credential = await credentials.get(issuer, {
+      agent,
+      chain,
+      upstream: facts,
+      nowMs: clock.now(),
+    })
     return credential
   } catch (error) {
     metrics.credentialIssued(issuer.kind, 'failed')

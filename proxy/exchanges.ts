@@ -43,7 +43,9 @@ export class Exchanges {
 
   /** Cuts everything that the record covers. Returns how many. */
   cutCovered(record: Revocation, code: Cut['code']): number {
-    return this.#cut({ code, revocation: record }, (exchange) => exchange.isCoveredBy(record.subject))
+    return this.#cut({ code, revocation: record }, (exchange) =>
+      exchange.isCoveredBy(record.subject),
+    )
   }
 
   /** Cuts what rests on a grant that has expired. */
@@ -59,7 +61,10 @@ export class Exchanges {
    * All flags first, then all client sockets, then the upstream sides in turns: nothing is forwarded from the first
    * moment on, and the agent feels it before the upstream does.
    */
-  #cut(why: Pick<Cut, 'code' | 'revocation'>, covers: (exchange: TrackedExchange) => boolean): number {
+  #cut(
+    why: Pick<Cut, 'code' | 'revocation'>,
+    covers: (exchange: TrackedExchange) => boolean,
+  ): number {
     const cut: Cut = { ...why, atMonotonicMs: this.#clock.monotonic() }
     const covered: TrackedExchange[] = []
     for (let exchange = this.#first; exchange; exchange = exchange.next) {

@@ -294,7 +294,9 @@ function discardRest(req: IncomingMessage): void {
 const abortion = new Error('The exchange is over')
 
 /** The answer's fields as they came: the parsed map would join or drop repeated ones. */
-export function rawFields({ rawHeaders }: Dispatcher.DispatchController): readonly string[] | readonly Buffer[] {
+export function rawFields({
+  rawHeaders,
+}: Dispatcher.DispatchController): readonly string[] | readonly Buffer[] {
   return Array.isArray(rawHeaders) ? rawHeaders : []
 }
 

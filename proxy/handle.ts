@@ -68,7 +68,17 @@ export async function handle(arrival: Arrival, sidecar: Sidecar): Promise<void> 
     entry.holds(credential)
 
     // 9 forward: strip, inject last, stream both ways until the end or the cut.
-    const admitted = { sidecar, snapshot, entry, route, agent, task, described, exchange, credential }
+    const admitted = {
+      sidecar,
+      snapshot,
+      entry,
+      route,
+      agent,
+      task,
+      described,
+      exchange,
+      credential,
+    }
     entry.ended(await send(arrival, admitted))
   } catch (error) {
     // Anything unforeseen is a refusal, never a pass.

@@ -11,7 +11,7 @@ export interface OutboundHeaderOptions {
   readonly injected: readonly Pair[]
   /** Ask the upstream for an answer that can be read: `accept-encoding: identity`. */
   readonly stripAcceptEncoding: boolean
-  /** A WebSocket handshake: keeps `Sec-WebSocket-*` and writes our own `Connection` and `Upgrade`. */
+  /** A WebSocket handshake: keeps `Sec-WebSocket-*`. undici writes `Connection` and `Upgrade`, and throws on ours. */
   readonly upgrade?: boolean
 }
 
@@ -43,7 +43,6 @@ export function outboundHeaders(
     out.push(name, value)
   }
   if (stripAcceptEncoding) out.push('accept-encoding', 'identity')
-  if (upgrade) out.push('connection', 'Upgrade', 'upgrade', 'websocket')
   for (const [name, value] of injected) out.push(name, value)
   return out
 }

@@ -17,7 +17,8 @@ export function listenOn(server: Server, address: string): Promise<string> {
     )
     server.listen({ host, port }, () => {
       const bound = server.address()
-      if (bound === null || typeof bound === 'string') return reject(new ListenError(`Cannot listen on ${address}`))
+      if (bound === null || typeof bound === 'string')
+        return reject(new ListenError(`Cannot listen on ${address}`))
       const name = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address
       resolve(`http://${name}:${bound.port}`)
     })

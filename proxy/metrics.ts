@@ -89,7 +89,12 @@ export function createMetrics(): Metrics {
     labelNames: ['result'] as const,
     registers,
   })
-  new Gauge({ name: 'chaperone_build_info', help: 'Always 1', labelNames: ['version'] as const, registers })
+  new Gauge({
+    name: 'chaperone_build_info',
+    help: 'Always 1',
+    labelNames: ['version'] as const,
+    registers,
+  })
     .labels(version)
     .set(1)
 
@@ -126,7 +131,10 @@ function observe(registry: Registry, source: MetricsSource): void {
       },
     })
   }
-  gauge('chaperone_exchanges_in_flight', { help: 'Requests and streams in flight', read: () => source.exchanges() })
+  gauge('chaperone_exchanges_in_flight', {
+    help: 'Requests and streams in flight',
+    read: () => source.exchanges(),
+  })
   gauge('chaperone_revocation_age_seconds', {
     help: 'Age of the revocation view; past its bound requests are refused',
     read: () => source.revocationAgeSeconds(),
@@ -135,20 +143,30 @@ function observe(registry: Registry, source: MetricsSource): void {
     help: '1 while the revocation feed is connected',
     read: () => Number(source.revocationConnected()),
   })
-  gauge('chaperone_revocation_records', { help: 'Revocation records in force', read: () => source.revocationRecords() })
+  gauge('chaperone_revocation_records', {
+    help: 'Revocation records in force',
+    read: () => source.revocationRecords(),
+  })
   gauge('chaperone_revocation_missing_in_store', {
     help: 'Records held here that the store no longer has: it lost data',
     read: () => source.revocationMissingInStore(),
   })
-  gauge('chaperone_audit_backlog', { help: 'Audit records that wait for the sink', read: () => source.auditBacklog() })
-  gauge('chaperone_policy_healthy', { help: '1 while the policy engine can decide', read: () => Number(source.policyHealthy()) })
+  gauge('chaperone_audit_backlog', {
+    help: 'Audit records that wait for the sink',
+    read: () => source.auditBacklog(),
+  })
+  gauge('chaperone_policy_healthy', {
+    help: '1 while the policy engine can decide',
+    read: () => Number(source.policyHealthy()),
+  })
   new Gauge({
     name: 'chaperone_trust_bundle_age_seconds',
     help: 'Since the bundle of each trust domain was last confirmed',
     labelNames: ['trust_domain'] as const,
     registers: [registry],
     collect() {
-      for (const [trustDomain, age] of source.bundleAgesSeconds()) this.set({ trust_domain: trustDomain }, age)
+      for (const [trustDomain, age] of source.bundleAgesSeconds())
+        this.set({ trust_domain: trustDomain }, age)
     },
   })
 }

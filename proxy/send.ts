@@ -61,7 +61,18 @@ export async function send(arrival: Arrival, admitted: Admitted): Promise<Forwar
   if (socket && head) {
     const key = req.headers['sec-websocket-key'] ?? ''
     const { client } = upstream
-    return upgrade({ client, target, headers, exchange, socket, head, res, key, responseHeaders, refusePending })
+    return upgrade({
+      client,
+      target,
+      headers,
+      exchange,
+      socket,
+      head,
+      res,
+      key,
+      responseHeaders,
+      refusePending,
+    })
   }
   return forward(req, res, {
     client: upstream.client,

@@ -5,7 +5,11 @@ import { createIssuer } from '../credential/issuers.ts'
 import { createMintKeys, type MintKeys } from '../credential/mint.ts'
 import { createSvidVerifier, type SvidVerifier } from '../identity/svid-verifier.ts'
 import { TrustBundles } from '../identity/trust-bundles.ts'
-import { createApproverRegistry, parseApproverKeys, type ApproverRegistry } from '../policy/approver.ts'
+import {
+  createApproverRegistry,
+  parseApproverKeys,
+  type ApproverRegistry,
+} from '../policy/approver.ts'
 import { compilePolicies, type PolicyEngine } from '../policy/cedar.ts'
 import type { Clock, Upstream } from '../policy/types.ts'
 import { createGrantVerifier, type GrantVerifier } from './grant-verifier.ts'
@@ -55,7 +59,11 @@ interface SnapshotOptions {
  * Builds everything that a configuration means. Rejects with `SnapshotError`, or the error of the part that cannot be
  * built: a half-built snapshot never serves.
  */
-export async function createSnapshot({ config, configSha, clock }: SnapshotOptions): Promise<Snapshot> {
+export async function createSnapshot({
+  config,
+  configSha,
+  clock,
+}: SnapshotOptions): Promise<Snapshot> {
   const audience = config.audience ?? `spiffe://${config.trustDomain}/chaperone`
   const approvers = readApprovers(config)
   const mintKeys = config.mint && createMintKeys(config.mint, { clock })
@@ -80,7 +88,8 @@ export async function createSnapshot({ config, configSha, clock }: SnapshotOptio
       purposes: config.grants.purposes,
       clock,
     }),
-    grantFile: config.grants.file === undefined ? undefined : openGrantFile(config.grants.file, clock),
+    grantFile:
+      config.grants.file === undefined ? undefined : openGrantFile(config.grants.file, clock),
     engine,
     mintKeys,
     async [Symbol.asyncDispose]() {
@@ -97,7 +106,9 @@ const maxCaBytes = 1024 * 1024
 function loadEngine({ policy }: Config): PolicyEngine {
   const compiled = compilePolicies(loadPolicyFiles(policy), { schema: cedarSchema() })
   if (compiled.ok) return compiled.engine
-  const lines = compiled.problems.map(({ file, line, col, message }) => `${file}:${line}:${col} ${message}`)
+  const lines = compiled.problems.map(
+    ({ file, line, col, message }) => `${file}:${line}:${col} ${message}`,
+  )
   throw new SnapshotError(`Policies cannot be used:\n${lines.join('\n')}`)
 }
 
@@ -105,10 +116,14 @@ function loadEngine({ policy }: Config): PolicyEngine {
 export function readApprovers({ approvers }: Config): ApproverRegistry {
   const keys = approvers.map(({ iss, jwks }) => {
     try {
-      return [iss, parseApproverKeys(JSON.parse(readTextFile(jwks, { maxBytes: maxJwksBytes })))] as const
+      return [
+        iss,
+        parseApproverKeys(JSON.parse(readTextFile(jwks, { maxBytes: maxJwksBytes }))),
+      ] as const
     } catch (cause) {
       // A JSON error quotes the text: only our own words are passed on.
-      const why = cause instanceof SyntaxError || !(cause instanceof Error) ? 'not JSON' : cause.message
+      const why =
+        cause instanceof SyntaxError || !(cause instanceof Error) ? 'not JSON' : cause.message
       throw new SnapshotError(`Approver "${iss}": ${jwks}: ${why}`, { cause })
     }
   })

@@ -106,7 +106,9 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     address: listen.admin,
     live: () => [{ name: 'process', ok: true, detail: `version ${version}` }],
     ready,
-    started: () => [{ name: 'started', ok: started, detail: started ? 'was ready' : 'not ready yet' }],
+    started: () => [
+      { name: 'started', ok: started, detail: started ? 'was ready' : 'not ready yet' },
+    ],
     metrics,
     jwks: () => snapshot.mintKeys?.jwks() ?? { keys: [] },
   })
@@ -135,7 +137,10 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       snapshot = next
       credentials.clear()
       retire(old, log)
-      await record(sidecar, { type: 'config', detail: { sha256, policy_set_sha: next.engine.policySetSha } })
+      await record(sidecar, {
+        type: 'config',
+        detail: { sha256, policy_set_sha: next.engine.policySetSha },
+      })
     },
     reloaded(result) {
       if (result !== 'unchanged') metrics.configReloaded(result)
@@ -144,7 +149,10 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       draining = true
       stopped.abort()
       tasks.drain()
-      log.info({ inFlight: exchanges.count, deadlineMs: snapshot.config.shutdown.drain }, 'draining')
+      log.info(
+        { inFlight: exchanges.count, deadlineMs: snapshot.config.shutdown.drain },
+        'draining',
+      )
       listener.closeIdle()
       await untilIdle(exchanges, { clock, withinMs: snapshot.config.shutdown.drain })
       listener.close()
@@ -153,7 +161,9 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       await listener[Symbol.asyncDispose]()
       clearInterval(streamCheck)
       await record(sidecar, { type: 'stop', detail: { cut } })
-      await audit.flush().catch((error: unknown) => log.error({ err: error }, 'the audit could not be flushed'))
+      await audit
+        .flush()
+        .catch((error: unknown) => log.error({ err: error }, 'the audit could not be flushed'))
       await audit[Symbol.asyncDispose]()
       await admin[Symbol.asyncDispose]()
       await snapshot[Symbol.asyncDispose]()
@@ -191,7 +201,10 @@ function endDeadStreams({ exchanges, feed, snapshot, clock, log }: Sidecar): voi
   if (stale > 0) log.warn({ cut: stale }, 'streams cut: the revocation view is stale')
 }
 
-async function record({ audit, log }: { readonly audit: AuditLog; readonly log: Log }, event: AuditEvent): Promise<void> {
+async function record(
+  { audit, log }: { readonly audit: AuditLog; readonly log: Log },
+  event: AuditEvent,
+): Promise<void> {
   try {
     await audit.append(event)
   } catch (error) {
@@ -199,7 +212,10 @@ async function record({ audit, log }: { readonly audit: AuditLog; readonly log: 
   }
 }
 
-function checkReady({ snapshot, feed, clock, audit }: Sidecar, draining: boolean): readonly CheckResult[] {
+function checkReady(
+  { snapshot, feed, clock, audit }: Sidecar,
+  draining: boolean,
+): readonly CheckResult[] {
   const { bundles, engine, config } = snapshot
   const ageMs = feed.view.ageMs(clock.monotonic())
   const { connected, epoch, records } = feed.status()
@@ -229,7 +245,11 @@ function observe(sidecar: Sidecar): void {
     auditBacklog: () => audit.backlog,
     policyHealthy: () => sidecar.snapshot.engine.healthy,
     bundleAgesSeconds: () =>
-      new Map(sidecar.snapshot.bundles.status().map(({ trustDomain, ageMs }) => [trustDomain, ageMs / 1000])),
+      new Map(
+        sidecar.snapshot.bundles
+          .status()
+          .map(({ trustDomain, ageMs }) => [trustDomain, ageMs / 1000]),
+      ),
   })
 }
 

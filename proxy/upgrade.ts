@@ -93,7 +93,9 @@ class Upgrading implements Dispatcher.DispatchHandler {
       status === 101 && headers['sec-websocket-accept'] === acceptOf(this.#options.key)
     if (!isAccepted) {
       upstream.destroy()
-      return this.#refuse(deny('upstream-unreachable', 'the upstream answered with a wrong handshake'))
+      return this.#refuse(
+        deny('upstream-unreachable', 'the upstream answered with a wrong handshake'),
+      )
     }
     this.#upstream = upstream
     this.#sendSwitch(this.#options.responseHeaders(rawFields(controller)))

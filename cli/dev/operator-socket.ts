@@ -17,14 +17,17 @@ export interface OperatorSocketOptions {
 const maxBodyBytes = 4096
 
 /** Listens on the socket until disposed. */
-export async function startOperatorSocket(options: OperatorSocketOptions): Promise<AsyncDisposable> {
+export async function startOperatorSocket(
+  options: OperatorSocketOptions,
+): Promise<AsyncDisposable> {
   const server = createServer((req, res) => {
     const reply = (status: number, body: unknown): void => {
       res.writeHead(status, { 'content-type': 'application/json' }).end(`${JSON.stringify(body)}\n`)
     }
     operate(req, options).then(
       (answer) => reply(answer ? 200 : 404, answer ?? { error: 'POST /revocations or /tasks' }),
-      (error: unknown) => reply(400, { error: error instanceof Error ? error.message : 'bad request' }),
+      (error: unknown) =>
+        reply(400, { error: error instanceof Error ? error.message : 'bad request' }),
     )
   })
   const mask = process.umask(0o177)
@@ -46,7 +49,8 @@ async function operate(
   const body = await readJson(req)
   if (req.url === '/tasks') {
     const txn = text(body, 'txn')
-    if (parseSubject(`task:${txn}`) === undefined) throw new TypeError('Expected a task id of letters, digits, ".", "_", "~" and "-"')
+    if (parseSubject(`task:${txn}`) === undefined)
+      throw new TypeError('Expected a task id of letters, digits, ".", "_", "~" and "-"')
     await approve(txn)
     return { txn, approved: true }
   }
@@ -80,7 +84,8 @@ function revocationOp(value: unknown): RevocationOp {
 
 function text(body: Readonly<Record<string, unknown>>, name: string): string {
   const value = body[name]
-  if (typeof value !== 'string' || value === '' || value.length > 2048) throw new TypeError(`Expected "${name}" to be text`)
+  if (typeof value !== 'string' || value === '' || value.length > 2048)
+    throw new TypeError(`Expected "${name}" to be text`)
   return value
 }
 

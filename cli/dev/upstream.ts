@@ -47,14 +47,19 @@ function answer(req: IncomingMessage, res: ServerResponse, streams: Set<ServerRe
   const path = req.url ?? ''
   if (req.method === 'GET' && path === '/events') return stream(res, streams)
   req.resume()
-  if (req.method === 'GET' && path === '/invoices') return json(res, { invoices, caller: caller(req) })
-  if (req.method === 'POST' && path === '/refunds') return json(res, { refunded: true, caller: caller(req) })
-  if (req.method === 'GET' && path === '/admin/users') return json(res, { users: ['root'], caller: caller(req) })
+  if (req.method === 'GET' && path === '/invoices')
+    return json(res, { invoices, caller: caller(req) })
+  if (req.method === 'POST' && path === '/refunds')
+    return json(res, { refunded: true, caller: caller(req) })
+  if (req.method === 'GET' && path === '/admin/users')
+    return json(res, { users: ['root'], caller: caller(req) })
   res.writeHead(404, { 'content-type': 'application/json' }).end('{"message":"no such thing"}')
 }
 
 function json(res: ServerResponse, body: unknown): void {
-  res.writeHead(200, { 'content-type': 'application/json' }).end(`${JSON.stringify(body, null, 2)}\n`)
+  res
+    .writeHead(200, { 'content-type': 'application/json' })
+    .end(`${JSON.stringify(body, null, 2)}\n`)
 }
 
 /** What the upstream learns of its caller: the minted credential's claims, and nothing of the agent's own identity token. */

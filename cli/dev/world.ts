@@ -1,7 +1,14 @@
 import { mkdtemp, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { calculateJwkThumbprint, exportJWK, generateKeyPair, SignJWT, type CryptoKey, type JWK } from 'jose'
+import {
+  calculateJwkThumbprint,
+  exportJWK,
+  generateKeyPair,
+  SignJWT,
+  type CryptoKey,
+  type JWK,
+} from 'jose'
 
 /** What `chaperone dev` stands on: a trust domain, an approver and a minting key of its own, in a folder of its own. */
 export interface DevWorld {
@@ -44,7 +51,8 @@ export async function createDevWorld(options: WorldOptions): Promise<DevWorld> {
     configPath,
     svidPath,
     svid,
-    grant: ({ txn, ttlSeconds }) => signGrant(owner, { txn, ttlSeconds, upstreamUrl: options.upstreamUrl }),
+    grant: ({ txn, ttlSeconds }) =>
+      signGrant(owner, { txn, ttlSeconds, upstreamUrl: options.upstreamUrl }),
   }
 }
 
@@ -82,7 +90,12 @@ function signGrant(
   const now = Math.floor(Date.now() / 1000)
   const { txn, ttlSeconds, upstreamUrl } = options
   const details = [
-    { type: 'http_api', locations: [upstreamUrl], actions: ['GET'], paths: ['/invoices', '/events'] },
+    {
+      type: 'http_api',
+      locations: [upstreamUrl],
+      actions: ['GET'],
+      paths: ['/invoices', '/events'],
+    },
     { type: 'ws', locations: [upstreamUrl.replace(/^http/, 'ws')], paths: ['/live'] },
   ]
   return new SignJWT({

@@ -38,11 +38,17 @@ export async function startSidecarProcess(options: {
   }
   const listen = 'listen: { agent: "127.0.0.1:0", admin: "127.0.0.1:0" }\n'
   await writeFile(join(directory, 'chaperone.yaml'), options.config + listen)
-  const child = spawn(process.execPath, [mainPath, 'run', '-c', join(directory, 'chaperone.yaml')], {
-    stdio: ['ignore', 'pipe', 'pipe'],
-  })
+  const child = spawn(
+    process.execPath,
+    [mainPath, 'run', '-c', join(directory, 'chaperone.yaml')],
+    {
+      stdio: ['ignore', 'pipe', 'pipe'],
+    },
+  )
   let output = ''
-  const exited = once(child, 'exit').then(([code]: unknown[]) => (typeof code === 'number' ? code : null))
+  const exited = once(child, 'exit').then(([code]: unknown[]) =>
+    typeof code === 'number' ? code : null,
+  )
   const started = Promise.withResolvers<{ agentUrl: string; adminUrl: string }>()
   const read = (chunk: Buffer): void => {
     output += chunk.toString('utf8')
@@ -52,7 +58,9 @@ export async function startSidecarProcess(options: {
   }
   child.stdout.on('data', read)
   child.stderr.on('data', read)
-  void exited.then((code) => started.reject(new Error(`chaperone run ended with ${code}:\n${output}`)))
+  void exited.then((code) =>
+    started.reject(new Error(`chaperone run ended with ${code}:\n${output}`)),
+  )
   const { agentUrl, adminUrl } = await started.promise
   const sidecar: SidecarProcess = {
     agentUrl,
@@ -64,12 +72,17 @@ export async function startSidecarProcess(options: {
     kill: (signal) => void child.kill(signal),
     async audit() {
       const text = await readFile(join(directory, 'audit.ndjson'), 'utf8')
-      return text.trim().split('\n').filter(Boolean).map((line) => JSON.parse(line))
+      return text
+        .trim()
+        .split('\n')
+        .filter(Boolean)
+        .map((line) => JSON.parse(line))
     },
     async readyIs(wanted, withinMs = 10_000) {
       const deadline = performance.now() + withinMs
       while ((await status(`${adminUrl}/readyz`)) !== (wanted ? 200 : 503)) {
-        if (performance.now() > deadline) throw new Error(`readyz did not become ${wanted}:\n${output}`)
+        if (performance.now() > deadline)
+          throw new Error(`readyz did not become ${wanted}:\n${output}`)
         await new Promise((resolve) => setTimeout(resolve, 20))
       }
     },

@@ -100,7 +100,13 @@ const completions: Answer = (req, res) => {
   res.writeHead(200, { 'content-type': 'text/event-stream' })
   every(res, (n) => {
     const delta = { role: 'assistant', content: `word${n} ` }
-    const body = { id: 'c1', object: 'chat.completion.chunk', created: 1, model: 'm', choices: [{ index: 0, delta, finish_reason: null }] }
+    const body = {
+      id: 'c1',
+      object: 'chat.completion.chunk',
+      created: 1,
+      model: 'm',
+      choices: [{ index: 0, delta, finish_reason: null }],
+    }
     res.write(`data: ${JSON.stringify(body)}\n\n`)
   })
 }
@@ -180,6 +186,7 @@ sockets.on('connection', (socket, req) => {
 
 server.listen(0, '127.0.0.1', () => {
   const address = server.address()
-  if (address !== null && typeof address === 'object') tell({ type: 'listening', port: address.port })
+  if (address !== null && typeof address === 'object')
+    tell({ type: 'listening', port: address.port })
 })
 process.on('disconnect', () => process.exit(0))

@@ -52,7 +52,11 @@ export async function startUpstream(args: readonly string[] = []): Promise<Upstr
         }
         const timer = setTimeout(() => {
           finish()
-          reject(new Error(`The upstream did not see it within ${withinMs} ms: ${JSON.stringify(events.map(({ type, url: at }) => [type, at]))}`))
+          reject(
+            new Error(
+              `The upstream did not see it within ${withinMs} ms: ${JSON.stringify(events.map(({ type, url: at }) => [type, at]))}`,
+            ),
+          )
         }, withinMs)
         const finish = (): void => {
           clearTimeout(timer)

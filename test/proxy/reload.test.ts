@@ -154,6 +154,7 @@ describe('watchConfig()', () => {
     for (let count = 0; count < 20; count++) process.emit('SIGHUP')
     await vi.waitFor(() => expect(results).toEqual(['applied', 'applied']), wait)
     await delay(300)
+    expect(results).toEqual(['applied', 'applied'])
     expect(applied).toHaveBeenCalledTimes(2)
     expect(most).toBe(1)
   })

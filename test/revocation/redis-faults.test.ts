@@ -172,8 +172,7 @@ describe('createRedisFeed()', () => {
     await using server = await startRedis(['--requirepass', first])
     const at = scopeOf(server.url)
     const lines: string[] = []
-    await using feed = feedOf(
-  feedOf({ ...at, redis: { ...at.redis, passwordFile } }, { lines })
+    await using feed = feedOf({ ...at, redis: { ...at.redis, passwordFile } }, { lines })
     feed.start()
     await feed.ready
     const admin = ['--no-auth-warning', '-a', first]
