@@ -41,8 +41,8 @@ export async function handle(arrival: Arrival, sidecar: Sidecar): Promise<void> 
     const { upstream } = route
     const exchange = sidecar.track({ chain, operation, upstreamName: upstream.facts.name })
     if (isDenial(exchange)) return await entry.refuse(exchange)
-    using _tracked = exchange
-    entry.tracked(exchange)
+    using tracked = exchange
+    entry.tracked(tracked)
 
     // 6 decide: pure and synchronous; nothing can change between reading the view and acting on it.
     const decision = decide({

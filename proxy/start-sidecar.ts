@@ -48,6 +48,8 @@ interface StartOptions extends LoadedConfig {
 
 /** How often streams are looked at for a stale view or an expired grant. */
 const streamCheckMs = 250
+/** A silence in the audit that is longer than this means that the sidecar was not there. */
+const heartbeatMs = 60_000
 const pollMs = 25
 /** After the last cut: for the outcome records. */
 const settleMs = 1_000
@@ -97,6 +99,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   })
   feed.start()
   const streamCheck = setInterval(() => endDeadStreams(sidecar), streamCheckMs)
+  const heartbeat = setInterval(() => void putOnRecord(sidecar, heartbeatOf(sidecar)), heartbeatMs)
 
   const listener = createListener({ handle: (arrival) => handle(arrival, sidecar), limits, log })
   let draining = false
@@ -114,7 +117,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   })
   observe(sidecar)
   const agentUrl = await listener.listen(listen.agent)
-  await record(sidecar, { type: 'start', detail: { policy_set_sha: snapshot.engine.policySetSha } })
+  await putOnRecord(sidecar, { type: 'start', detail: { policy_set_sha: snapshot.engine.policySetSha } })
 
   const stopped = new AbortController()
   const becameReady = (async () => {
@@ -137,7 +140,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       snapshot = next
       credentials.clear()
       retire(old, log)
-      await record(sidecar, {
+      await putOnRecord(sidecar, {
         type: 'config',
         detail: { sha256, policy_set_sha: next.engine.policySetSha },
       })
@@ -160,7 +163,8 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       await untilIdle(exchanges, { clock, withinMs: settleMs })
       await listener[Symbol.asyncDispose]()
       clearInterval(streamCheck)
-      await record(sidecar, { type: 'stop', detail: { cut } })
+      clearInterval(heartbeat)
+      await putOnRecord(sidecar, { type: 'stop', detail: { cut } })
       await audit
         .flush()
         .catch((error: unknown) => log.error({ err: error }, 'the audit could not be flushed'))
@@ -179,7 +183,7 @@ function enforce(sidecar: Sidecar, revocation: Revocation): void {
   metrics.revocationApplied(op)
   log.info({ rid, op, subject, cut }, 'revocation in force')
   void credentials.revokeCovered(subject)
-  void record(sidecar, {
+  void putOnRecord(sidecar, {
     type: 'revocation',
     rid,
     op,
@@ -201,7 +205,20 @@ function endDeadStreams({ exchanges, feed, snapshot, clock, log }: Sidecar): voi
   if (stale > 0) log.warn({ cut: stale }, 'streams cut: the revocation view is stale')
 }
 
-async function record(
+/** Proves absence: between two of these, nothing happened that is not on record. */
+function heartbeatOf({ feed, clock, exchanges }: Sidecar): AuditEvent {
+  const ageMs = feed.view.ageMs(clock.monotonic())
+  return {
+    type: 'heartbeat',
+    detail: {
+      revocation_epoch: feed.view.epoch,
+      staleness_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : -1,
+      exchanges: exchanges.count,
+    },
+  }
+}
+
+async function putOnRecord(
   { audit, log }: { readonly audit: AuditLog; readonly log: Log },
   event: AuditEvent,
 ): Promise<void> {

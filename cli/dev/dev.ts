@@ -64,7 +64,6 @@ async function devIn(world: DevWorld, { demo }: DevOptions): Promise<number> {
   const socketPath = join(world.directory, 'operator.sock')
   await using _operator = await startOperatorSocket({ path: socketPath, committer, approve })
   await sidecar.ready
-  const say = (line: string): void => void process.stdout.write(`${line}\n`)
   if (demo) {
     say('Chaperone demo: one task from approval to proof of its end')
     const holds = await playStory({
@@ -82,6 +81,10 @@ async function devIn(world: DevWorld, { demo }: DevOptions): Promise<number> {
   say(invitation({ sidecar, world, socketPath }))
   await untilSignal()
   return 0
+}
+
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
 }
 
 async function revokeTask(
