@@ -95,7 +95,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     client.dispatcher.dispatch(
       {
         path: target,
-        method: method as Dispatcher.HttpMethod,
+        method,
         headers,
         body: requestBody(this.#req, { body, exchange, gapTimeoutMs: bodyGapTimeoutMs }),
         // undici would close the connection after every HEAD.

@@ -122,14 +122,16 @@ export function createMetrics(): Metrics {
 
 function observe(registry: Registry, source: MetricsSource): void {
   const gauge = (name: string, { help, read }: { help: string; read: () => number }): void => {
-    new Gauge({
-      name,
-      help,
-      registers: [registry],
-      collect() {
-        this.set(read())
-      },
-    })
+    registry.registerMetric(
+      new Gauge({
+        name,
+        help,
+        registers: [],
+        collect() {
+          this.set(read())
+        },
+      }),
+    )
   }
   gauge('chaperone_exchanges_in_flight', {
     help: 'Requests and streams in flight',
@@ -159,14 +161,16 @@ function observe(registry: Registry, source: MetricsSource): void {
     help: '1 while the policy engine can decide',
     read: () => Number(source.policyHealthy()),
   })
-  new Gauge({
-    name: 'chaperone_trust_bundle_age_seconds',
-    help: 'Since the bundle of each trust domain was last confirmed',
-    labelNames: ['trust_domain'] as const,
-    registers: [registry],
-    collect() {
-      for (const [trustDomain, age] of source.bundleAgesSeconds())
-        this.set({ trust_domain: trustDomain }, age)
-    },
-  })
+  registry.registerMetric(
+    new Gauge({
+      name: 'chaperone_trust_bundle_age_seconds',
+      help: 'Since the bundle of each trust domain was last confirmed',
+      labelNames: ['trust_domain'] as const,
+      registers: [],
+      collect() {
+        for (const [trustDomain, age] of source.bundleAgesSeconds())
+          this.set({ trust_domain: trustDomain }, age)
+      },
+    }),
+  )
 }

@@ -117,7 +117,10 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   })
   observe(sidecar)
   const agentUrl = await listener.listen(listen.agent)
-  await putOnRecord(sidecar, { type: 'start', detail: { policy_set_sha: snapshot.engine.policySetSha } })
+  await putOnRecord(sidecar, {
+    type: 'start',
+    detail: { policy_set_sha: snapshot.engine.policySetSha },
+  })
 
   const stopped = new AbortController()
   const becameReady = (async () => {

@@ -12,7 +12,6 @@ import { closeFrame, WebSocketFrames } from './websocket-frames.ts'
 
 /** Refuses an upgrade that is not one whole WebSocket handshake (RFC 6455 section 4.2.1). */
 export function checkHandshake({ method, headers }: IncomingMessage): Denial | undefined {
-  const wrong = (detail: string): Denial => deny('request-refused', `upgrade: ${detail}`)
   if (method !== 'GET') return wrong('the method is not GET')
   if (headers.upgrade?.toLowerCase() !== 'websocket') return wrong('not to websocket')
   if (headers['sec-websocket-version'] !== '13') return wrong('the version is not 13')
@@ -24,6 +23,10 @@ export function checkHandshake({ method, headers }: IncomingMessage): Denial | u
     return wrong('it has a body')
   }
   return undefined
+}
+
+function wrong(detail: string): Denial {
+  return deny('request-refused', `upgrade: ${detail}`)
 }
 
 export interface UpgradeOptions {

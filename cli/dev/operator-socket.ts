@@ -43,7 +43,7 @@ export async function startOperatorSocket(
 
 async function operate(
   req: IncomingMessage,
-  { committer, approve }: OperatorSocketOptions,
+  options: OperatorSocketOptions,
 ): Promise<object | undefined> {
   if (req.method !== 'POST') return undefined
   const body = await readJson(req)
@@ -51,11 +51,11 @@ async function operate(
     const txn = text(body, 'txn')
     if (parseSubject(`task:${txn}`) === undefined)
       throw new TypeError('Expected a task id of letters, digits, ".", "_", "~" and "-"')
-    await approve(txn)
+    await options.approve(txn)
     return { txn, approved: true }
   }
   if (req.url !== '/revocations') return undefined
-  return revoke(body, committer)
+  return revoke(body, options.committer)
 }
 
 async function revoke(

@@ -16,115 +16,108 @@ const txn = 'T-demo-1'
 /** How long the cut and the refusal may take before the story does not hold. Generous: this is a check, not a benchmark. */
 const withinMs = 5_000
 
+/** A step of the story did not hold. */
+class StepFailed extends Error {}
+
 /**
  * Plays the product's story once and checks each step: approve, allowed call, denied call, live stream, revoke, stream
  * cut, next call refused, audit proof. Resolves false at the first step that does not hold.
  */
 export async function playStory(stage: StoryStage): Promise<boolean> {
-  const { say } = stage
-  const tell = (holds: boolean, sentence: string): boolean => {
-    say(`${holds ? '  ok  ' : ' FAIL '} ${sentence}`)
-    return holds
+  try {
+    await approveAndCall(stage)
+    const rid = await revokeMidStream(stage)
+    await proveFromAudit(stage, rid)
+    return true
+  } catch (error) {
+    if (error instanceof StepFailed) return false
+    throw error
   }
-
-  await stage.approve(txn)
-  if (
-    !tell(
-      true,
-      `approved      task ${txn}: GET /invoices and /events, for 30 minutes, signed by the approver`,
-    )
-  )
-    return false
-
-  const allowed = await call(stage, '/api/invoices')
-  const caller = field(allowed.body, 'caller')
-  const swapped = field(caller, 'txn') === txn && !allowed.text.includes(stage.world.svid)
-  if (
-    !tell(
-      allowed.status === 200 && swapped,
-      `allowed       GET /api/invoices -> ${allowed.status}; the upstream saw a credential for ${String(field(caller, 'txn'))}, not the agent's SVID`,
-    )
-  )
-    return false
-
-  const denied = await call(stage, '/api/admin/users')
-  if (
-    !tell(
-      denied.status === 403 && field(denied.body, 'code') === 'policy-denied',
-      `denied        GET /api/admin/users -> ${denied.status} ${String(field(denied.body, 'code'))}`,
-    )
-  )
-    return false
-
-  const stream = await openStream(stage)
-  if (
-    !tell(
-      stream.events() > 0,
-      `streaming     GET /api/events -> ${stream.status}, ${stream.events()} events so far`,
-    )
-  )
-    return false
-
-  const before = performance.now()
-  const { rid, epoch } = await stage.revoke(txn, 'wrong customer')
-  say(
-    `  ..   revoked       task ${txn}: "wrong customer", record ${rid}, position ${epoch.split(':')[0]}`,
-  )
-  const end = await stream.ended
-  const cutMs = end.atMs - before
-  if (
-    !tell(
-      end.how === 'reset' && cutMs < withinMs,
-      `stream cut    ${end.how} ${cutMs.toFixed(1)} ms after the operator's command, ${stream.events()} events in all`,
-    )
-  )
-    return false
-
-  const refusedFrom = performance.now()
-  const refused = await call(stage, '/api/invoices')
-  const refusedMs = performance.now() - refusedFrom
-  if (
-    !tell(
-      refused.status === 403 && field(refused.body, 'code') === 'task-terminated',
-      `next call     GET /api/invoices -> ${refused.status} ${String(field(refused.body, 'code'))} in ${refusedMs.toFixed(1)} ms`,
-    )
-  )
-    return false
-
-  return proveFromAudit(stage, { rid, tell })
 }
 
-async function proveFromAudit(
-  { auditPath, say }: StoryStage,
-  {
-    rid,
-    tell,
-  }: { readonly rid: string; readonly tell: (holds: boolean, sentence: string) => boolean },
-): Promise<boolean> {
-  const records = (await readFile(auditPath, 'utf8'))
+async function approveAndCall(stage: StoryStage): Promise<void> {
+  await stage.approve(txn)
+  step(stage, {
+    holds: true,
+    name: 'approved',
+    what: `task ${txn}: GET /invoices and /events, for 30 minutes, signed by the approver`,
+  })
+  const allowed = await call(stage, '/api/invoices')
+  const seen = String(field(field(allowed.body, 'caller'), 'txn'))
+  step(stage, {
+    holds: allowed.status === 200 && seen === txn && !allowed.text.includes(stage.world.svid),
+    name: 'allowed',
+    what: `GET /api/invoices -> ${allowed.status}; the upstream saw a credential for ${seen}, not the agent's SVID`,
+  })
+  const denied = await call(stage, '/api/admin/users')
+  const code = String(field(denied.body, 'code'))
+  step(stage, {
+    holds: denied.status === 403 && code === 'policy-denied',
+    name: 'denied',
+    what: `GET /api/admin/users -> ${denied.status} ${code}`,
+  })
+}
+
+async function revokeMidStream(stage: StoryStage): Promise<string> {
+  const stream = await openStream(stage)
+  step(stage, {
+    holds: stream.events() > 0,
+    name: 'streaming',
+    what: `GET /api/events -> ${stream.status}, ${stream.events()} events so far`,
+  })
+  const before = performance.now()
+  const { rid, epoch } = await stage.revoke(txn, 'wrong customer')
+  const position = epoch.split(':')[0] ?? ''
+  step(stage, {
+    holds: true,
+    name: 'revoked',
+    what: `task ${txn}: "wrong customer", record ${rid}, position ${position}`,
+  })
+  const { how, atMs } = await stream.ended
+  const cutMs = atMs - before
+  step(stage, {
+    holds: how === 'reset' && cutMs < withinMs,
+    name: 'stream cut',
+    what: `${how} ${cutMs.toFixed(1)} ms after the operator's command, ${stream.events()} events in all`,
+  })
+  const from = performance.now()
+  const refused = await call(stage, '/api/invoices')
+  const code = String(field(refused.body, 'code'))
+  step(stage, {
+    holds: refused.status === 403 && code === 'task-terminated',
+    name: 'next call',
+    what: `GET /api/invoices -> ${refused.status} ${code} in ${(performance.now() - from).toFixed(1)} ms`,
+  })
+  return rid
+}
+
+async function proveFromAudit(stage: StoryStage, rid: string): Promise<void> {
+  const text = await readFile(stage.auditPath, 'utf8')
+  const records = text
     .trim()
     .split('\n')
     .map((line): unknown => JSON.parse(line))
-  const revocation = records.findIndex(
-    (record) => field(record, 'type') === 'revocation' && field(record, 'rid') === rid,
+  const at = records.findIndex(
+    (one) => field(one, 'type') === 'revocation' && field(one, 'rid') === rid,
   )
-  const cut = records.find((record) => field(field(record, 'cut'), 'rid') === rid)
-  const after = records.slice(revocation + 1)
-  const attempts = after.filter((record) => field(record, 'after_revocation') === true)
-  const passed = after.filter(
-    (record) =>
-      field(record, 'type') === 'decision' &&
-      field(field(record, 'decision'), 'effect') === 'allow',
-  )
-  const proven =
-    revocation >= 0 && cut !== undefined && attempts.length === 1 && passed.length === 0
-  tell(
-    proven,
-    `evidence      ${records.length} records; acted after revocation: ${passed.length === 0 ? 'no' : 'YES'} (${attempts.length} attempt, refused)`,
-  )
-  for (const record of [records[revocation], cut, attempts[0]])
-    if (record !== undefined) say(`         ${summary(record)}`)
-  return proven
+  const cut = records.find((one) => field(field(one, 'cut'), 'rid') === rid)
+  const after = records.slice(at + 1)
+  const attempts = after.filter((one) => field(one, 'after_revocation') === true)
+  const acted = after.filter((one) => field(field(one, 'decision'), 'effect') === 'allow')
+  step(stage, {
+    holds: at >= 0 && cut !== undefined && attempts.length === 1 && acted.length === 0,
+    name: 'evidence',
+    what: `${records.length} records; acted after revocation: ${acted.length === 0 ? 'no' : 'YES'} (${attempts.length} attempt, refused)`,
+  })
+  for (const record of [records[at], cut, attempts[0]]) stage.say(`        ${summary(record)}`)
+}
+
+function step(
+  stage: StoryStage,
+  { holds, name, what }: { readonly holds: boolean; readonly name: string; readonly what: string },
+): void {
+  stage.say(`${holds ? '  ok  ' : ' FAIL '} ${name.padEnd(12)}  ${what}`)
+  if (!holds) throw new StepFailed(name)
 }
 
 function summary(record: unknown): string {

@@ -26,11 +26,17 @@ function field({ rawHeaders }: Echo, name: string): readonly string[] {
   )
 }
 
-async function echo(path: string, init: RequestInit = {}): Promise<Echo> {
-  const { sidecar, headers } = world
-  const answer = await fetch(`${sidecar.agentUrl}${path}`, {
+async function echo(
+  path: string,
+  init: {
+    readonly method?: string
+    readonly body?: string
+    readonly headers?: Record<string, string>
+  } = {},
+): Promise<Echo> {
+  const answer = await fetch(`${world.sidecar.agentUrl}${path}`, {
     ...init,
-    headers: { ...headers('T-1'), ...init.headers },
+    headers: { ...world.headers('T-1'), ...init.headers },
   })
   expect(answer.status).toBe(200)
   return (await answer.json()) as Echo

@@ -155,7 +155,7 @@ async function serveMcp(req: IncomingMessage, res: ServerResponse): Promise<void
     enableJsonResponse: process.argv.includes('--mcp-json'),
   })
   res.on('close', () => void transport.close())
-  await tools.connect(transport as Parameters<typeof tools.connect>[0])
+  await tools.connect(transport)
   await transport.handleRequest(req, res)
 }
 
