@@ -86,19 +86,21 @@ describe.each([
 
 /** The audit says what was cut, by which record, how, and that an attempt after it was refused. */
 async function expectEvidence(txn: string): Promise<void> {
-  const records = await world.sidecar.audit()
-  const revocation = records.find(
-    ({ type, subject }) => type === 'revocation' && subject === `task:${txn}`,
+  const { sidecar } = world
+  const revocation = await sidecar.recorded(
+    (one) => one['type'] === 'revocation' && one['subject'] === `task:${txn}`,
   )
   expect(revocation).toMatchObject({ op: 'revoke', reason: 'wrong customer', exchanges_cut: 1 })
-  const cut = records.find(
-    ({ type, end, txn: of }) => type === 'outcome' && end === 'cut' && of === txn,
+  const cut = await sidecar.recorded(
+    (one) => one['type'] === 'outcome' && one['end'] === 'cut' && one['txn'] === txn,
   )
-  expect(cut).toMatchObject({ cut: { code: 'task-terminated', rid: revocation?.['rid'] } })
-  const after = records.findLast(({ type, task }) => type === 'decision' && isTask(task, txn))
+  expect(cut).toMatchObject({ cut: { code: 'task-terminated', rid: revocation['rid'] } })
+  const after = await sidecar.recorded(
+    (one) => one['type'] === 'decision' && isTask(one['task'], txn),
+  )
   expect(after).toMatchObject({
     after_revocation: true,
-    decision: { effect: 'deny', code: 'task-terminated', rid: revocation?.['rid'] },
+    decision: { effect: 'deny', code: 'task-terminated', rid: revocation['rid'] },
   })
 }
 

@@ -8,6 +8,8 @@ import { fileURLToPath } from 'node:url'
 
 const mainPath = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 
+export type AuditLine = Readonly<Record<string, unknown>>
+
 /** The built program as a process of its own, with the folder that holds its configuration and audit. */
 export interface SidecarProcess extends AsyncDisposable {
   readonly agentUrl: string
@@ -16,7 +18,9 @@ export interface SidecarProcess extends AsyncDisposable {
   readonly pid: number
   /** What it wrote to stdout and stderr so far. */
   output(): string
-  audit(): Promise<readonly Readonly<Record<string, unknown>>[]>
+  audit(): Promise<readonly AuditLine[]>
+  /** The last audit record that fits; waits for one to come. Rejects after `withinMs` (default 5000). */
+  recorded(fits: (record: AuditLine) => boolean, withinMs?: number): Promise<AuditLine>
   readonly exited: Promise<number | null>
   kill(signal: NodeJS.Signals): void
   /** Resolves when `/readyz` says ready (or not ready, with `false`). */
@@ -77,6 +81,18 @@ export async function startSidecarProcess(options: {
         .split('\n')
         .filter(Boolean)
         .map((line) => JSON.parse(line))
+    },
+    async recorded(fits, withinMs = 5_000) {
+      const deadline = performance.now() + withinMs
+      for (;;) {
+        const found = (await sidecar.audit()).findLast((record) => fits(record))
+        if (found) return found
+        if (performance.now() > deadline)
+          throw new Error(
+            `No such audit record:\n${JSON.stringify(await sidecar.audit(), null, 1)}`,
+          )
+        await new Promise((resolve) => setTimeout(resolve, 20))
+      }
     },
     async readyIs(wanted, withinMs = 10_000) {
       const deadline = performance.now() + withinMs

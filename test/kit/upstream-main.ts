@@ -123,11 +123,20 @@ const redirect: Answer = (req, res) => {
 }
 
 const mcp: Answer = (req, res) => {
-  void serveMcp(req, res)
+  const chunks: Buffer[] = []
+  req.on('data', (chunk: Buffer) => chunks.push(chunk))
+  req.on('end', () => {
+    const text = Buffer.concat(chunks).toString('utf8')
+    const message: unknown = text === '' ? undefined : JSON.parse(text)
+    void serveMcp(req, { res, message })
+  })
 }
 
 /** Stateless: a server per request, as the 2025-11-25 transport allows. */
-async function serveMcp(req: IncomingMessage, res: ServerResponse): Promise<void> {
+async function serveMcp(
+  req: IncomingMessage,
+  { res, message }: { readonly res: ServerResponse; readonly message: unknown },
+): Promise<void> {
   const tools = new McpServer({ name: 'orders', version: '1.0.0' })
   tools.registerTool('lookup', { inputSchema: { order: z.string() } }, ({ order }) => ({
     content: [{ type: 'text', text: `order ${order}: shipped` }],
@@ -156,7 +165,7 @@ async function serveMcp(req: IncomingMessage, res: ServerResponse): Promise<void
   })
   res.on('close', () => void transport.close())
   await tools.connect(transport)
-  await transport.handleRequest(req, res)
+  await transport.handleRequest(req, res, message)
 }
 
 const answers: ReadonlyMap<string, Answer> = new Map([
