@@ -6,12 +6,15 @@ import {
   type AuthorizationAnswer,
 } from '@cedar-policy/cedar-wasm/nodejs'
 import type { CedarRequest } from './cedar-request.ts'
+import { DecisionMemo } from './decision-memo.ts'
 
 export interface PolicyEngine extends Disposable {
   /** SHA-256 of schema and policies, hex. Does not depend on where the files lie, nor on their order. */
   readonly policySetSha: string
   /** False for good once Cedar has thrown too often, here or in another engine: all is denied until a restart. */
   readonly healthy: boolean
+  /** What this engine answered in the current second. Goes with the engine: other policies, other answers. */
+  readonly memo: DecisionMemo
   /** Never throws. Denies when anything went wrong: Cedar alone would skip a forbid that fails. */
   authorize(request: CedarRequest): CedarDecision
 }
@@ -49,6 +52,7 @@ export function createEngine(
   let closed = false
   return {
     policySetSha: shaOf(policies, schema),
+    memo: new DecisionMemo(),
     get healthy() {
       return !closed && isHealthy()
     },

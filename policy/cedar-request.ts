@@ -189,7 +189,7 @@ function assemble(input: CedarRequestInput, more: Assembly): CedarRequest {
       method: operation.method,
       path: operation.path,
       has_query: operation.hasQuery,
-      now: { __extn: { fn: 'datetime', arg: new Date(nowMs).toISOString() } },
+      now: { __extn: { fn: 'datetime', arg: wholeSecond(nowMs) } },
       ...mcpMethod(operation),
       ...more.context,
     },
@@ -201,6 +201,11 @@ function assemble(input: CedarRequestInput, more: Assembly): CedarRequest {
       ...more.entities,
     ],
   }
+}
+
+/** A second is what a rule about time means; finer, no answer would hold for a second request. */
+function wholeSecond(nowMs: number): string {
+  return new Date(Math.floor(nowMs / 1000) * 1000).toISOString()
 }
 
 function actionOf(operation: Operation): string {

@@ -1,4 +1,4 @@
-import type { PolicyEngine } from './cedar-engine.ts'
+import type { CedarDecision, PolicyEngine } from './cedar-engine.ts'
 import { buildCedarRequest, isRead, rank } from './cedar-request.ts'
 import { deny } from './denial.ts'
 import { grantAllows, matchesDestination, type Target } from './destination.ts'
@@ -149,9 +149,19 @@ function findNotGranted({ chain, operation, upstream }: Asked): Denial | undefin
 }
 
 function evaluate(asked: Asked & { readonly listing?: boolean }): Decision {
+  const { memo } = asked.engine
+  const known = memo.find(asked)
+  if (known && asked.engine.healthy) return known
   const built = buildCedarRequest(asked)
   if (!built.ok) return deny('policy-denied', `cannot be put to policy: ${built.reason}`)
-  const { decision, policyIds, errors, reason } = asked.engine.authorize(built.request)
+  const answer = asked.engine.authorize(built.request)
+  const decision = toDecision(answer)
+  // What went wrong once is asked again: it is no answer of the policies.
+  if (answer.errors.length === 0) memo.keep(asked, decision)
+  return decision
+}
+
+function toDecision({ decision, policyIds, errors, reason }: CedarDecision): Decision {
   if (errors.length > 0) {
     return deny('policy-denied', `policy evaluation error: ${errors.join(', ')}`, { policyIds })
   }

@@ -2,6 +2,7 @@ import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { PolicyEngine } from '../../policy/cedar.ts'
 import { decide } from '../../policy/decide.ts'
+import { DecisionMemo } from '../../policy/decision-memo.ts'
 import { codeOfRevocation } from '../../policy/revocation-code.ts'
 import type { ArgumentValue, Operation, Upstream } from '../../policy/types.ts'
 import {
@@ -173,6 +174,7 @@ describe('decide()', () => {
     const engine: PolicyEngine = {
       policySetSha: '',
       healthy: true,
+      memo: new DecisionMemo(),
       authorize: () => ({ decision: 'allow', policyIds: [], errors: [] }),
       [Symbol.dispose]: () => {},
     }
