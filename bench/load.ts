@@ -6,7 +6,7 @@ export interface LoadResult {
   readonly seconds: number
   /** Sorted, microseconds. */
   readonly latenciesUs: Float64Array
-  /** Answers whose status was not 200: a benchmark of refusals would be worth nothing. */
+  /** Answers whose status was not 200, and requests without an answer: a benchmark of refusals would be worth nothing. */
   readonly failures: number
 }
 
@@ -45,14 +45,19 @@ function drive({ port, request }: LoadOptions, tally: Tally): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect({ port, host: '127.0.0.1', noDelay: true })
     let sentAt = 0
+    let waiting = true
     let pending: Buffer = Buffer.alloc(0)
     const send = (): void => {
       sentAt = performance.now()
+      waiting = true
       socket.write(request)
     }
     socket.on('connect', send)
     socket.on('error', reject)
-    socket.on('close', () => resolve())
+    socket.on('close', () => {
+      if (waiting) tally.counts.failures += 1
+      resolve()
+    })
     socket.on('data', (chunk: Buffer) => {
       pending = pending.length === 0 ? chunk : Buffer.concat([pending, chunk])
       const length = answerLength(pending)
@@ -60,6 +65,7 @@ function drive({ port, request }: LoadOptions, tally: Tally): Promise<void> {
       tally.latencies.push((performance.now() - sentAt) * 1000)
       if (pending.toString('latin1', 9, 12) !== '200') tally.counts.failures += 1
       pending = Buffer.alloc(0)
+      waiting = false
       if (performance.now() < tally.until) send()
       else socket.end()
     })

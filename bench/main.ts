@@ -1,0 +1,96 @@
+/**
+ * Measures what the sidecar costs, and how fast a revocation bites. `--short` takes a few seconds and says only that the
+ * benchmark runs. Time never fails it; an answer that is not 200 and a stream that is not cut do. Nothing is pinned to a
+ * core: the client, the proxy and the upstream share the machine, so read the ratios, not the rates.
+ */
+import { spawnSync } from 'node:child_process'
+import { rssMb, startServer } from './child.ts'
+import { report, type Memory } from './report.ts'
+import { measureRevocation } from './revocation.ts'
+import { startBenchSidecar } from './sidecar.ts'
+import { measure, type Candidate, type Slices } from './throughput.ts'
+
+const plans = {
+  short: {
+    rounds: 3,
+    sliceMs: 300,
+    starts: 1,
+    refusalTrials: 5,
+    cuts: [
+      { streams: 10, trials: 3 },
+      { streams: 100, trials: 2 },
+    ],
+  },
+  full: {
+    rounds: 8,
+    sliceMs: 1_000,
+    starts: 5,
+    refusalTrials: 100,
+    cuts: [
+      { streams: 10, trials: 20 },
+      { streams: 1_000, trials: 5 },
+    ],
+  },
+} as const
+
+const plan = process.argv.includes('--short') ? plans.short : plans.full
+
+await using upstream = await startServer('upstream.ts')
+const load = await underLoad()
+const revocation = hasRedis()
+  ? await measureRevocation({ ...plan, upstreamPort: upstream.port })
+  : undefined
+process.stdout.write(`${report({ ...load, revocation })}\n`)
+const failures = countFailures(load.many) + countFailures(load.one)
+if (failures > 0) {
+  process.stderr.write(`${failures} requests were not answered with 200\n`)
+  process.exitCode = 1
+}
+
+async function underLoad() {
+  const readyMs = await startTimes()
+  const args = [String(upstream.port)]
+  await using bare = await startServer('bare.ts', args)
+  await using httpProxy = await startServer('http-proxy.ts', args)
+  await using full = await startBenchSidecar({ upstreamPort: upstream.port })
+  const candidates: readonly Candidate[] = [
+    { name: 'direct', port: upstream.port, pid: upstream.pid },
+    { name: 'bare', port: bare.port, pid: bare.pid },
+    { name: 'http-proxy', port: httpProxy.port, pid: httpProxy.pid },
+    { name: 'full', port: full.port, pid: full.process.pid },
+  ]
+  const request = full.request('/json', 'bench')
+  const idle = await memoryOf(candidates)
+  const one = await measure(candidates, { ...plan, connections: 1, request })
+  const many = await measure(candidates, { ...plan, connections: 64, request })
+  const loaded = await memoryOf(candidates)
+  const memory = new Map<string, Memory>(
+    candidates.map(({ name }, index) => [
+      name,
+      { idleMb: idle[index] ?? Number.NaN, loadedMb: loaded[index] ?? Number.NaN },
+    ]),
+  )
+  return { one, many, memory, readyMs }
+}
+
+async function startTimes(): Promise<readonly number[]> {
+  const times: number[] = []
+  for (let start = 0; start < plan.starts; start++) {
+    await using sidecar = await startBenchSidecar({ upstreamPort: upstream.port })
+    times.push(sidecar.readyMs)
+  }
+  return times
+}
+
+function memoryOf(candidates: readonly Candidate[]): Promise<readonly number[]> {
+  return Promise.all(candidates.map(({ pid }) => rssMb(pid)))
+}
+
+function hasRedis(): boolean {
+  const program = process.env['REDIS_SERVER'] ?? 'redis-server'
+  return spawnSync(program, ['--version'], { stdio: 'ignore' }).status === 0
+}
+
+function countFailures(slices: Slices): number {
+  return [...slices.values()].flat().reduce((sum, { failures: count }) => sum + count, 0)
+}
