@@ -3,17 +3,23 @@ import { Command, CommanderError } from 'commander'
 import { version } from '../proxy/version.ts'
 import { exitCodes } from './exit-codes.ts'
 
+type Registration = (program: Command) => void
+
+const loadRevoke = async (): Promise<Registration> => (await import('./revoke.ts')).registerRevoke
+
 /** Each command loads its own parts when it is called: `revoke` at 3 am need not wait for a policy engine. */
-const registrations: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
-  run: async () => (await import('./run.ts')).registerRun,
-  dev: async () => (await import('./dev/dev.ts')).registerDev,
-  check: async () => (await import('./check.ts')).registerCheck,
-  task: async () => (await import('./task.ts')).registerTask,
-  revoke: async () => (await import('./revoke.ts')).registerRevoke,
-  revocations: async () => (await import('./revocations.ts')).registerRevocations,
-  keygen: async () => (await import('./keygen.ts')).registerKeygen,
-  audit: async () => (await import('./audit.ts')).registerAudit,
-}
+const registrations: ReadonlyMap<string, () => Promise<Registration>> = new Map([
+  ['run', async () => (await import('./run.ts')).registerRun],
+  ['dev', async () => (await import('./dev/dev.ts')).registerDev],
+  ['check', async () => (await import('./check.ts')).registerCheck],
+  ['task', async () => (await import('./task.ts')).registerTask],
+  ['revoke', loadRevoke],
+  ['pause', loadRevoke],
+  ['quarantine', loadRevoke],
+  ['revocations', async () => (await import('./revocations.ts')).registerRevocations],
+  ['keygen', async () => (await import('./keygen.ts')).registerKeygen],
+  ['audit', async () => (await import('./audit.ts')).registerAudit],
+])
 
 async function main(argv: readonly string[]): Promise<void> {
   const program = new Command('chaperone')
@@ -21,8 +27,8 @@ async function main(argv: readonly string[]): Promise<void> {
     .version(version)
     .exitOverride()
     .showHelpAfterError('Use --help for the options.')
-  const named = registrations[argv[2] ?? '']
-  for (const load of named ? [named] : Object.values(registrations)) (await load())(program)
+  const named = registrations.get(argv[2] ?? '')
+  for (const load of named ? [named] : new Set(registrations.values())) (await load())(program)
   for (const command of allCommands(program)) command.exitOverride()
   try {
     await program.parseAsync([...argv])
@@ -39,7 +45,8 @@ function allCommands(command: Command): readonly Command[] {
 function exitCodeOf(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? exitCodes.ok : exitCodes.usage
   process.stderr.write(`chaperone: ${error instanceof Error ? error.message : 'unknown error'}\n`)
-  return exitCodes.fault
+  const isOurs = error instanceof Error && 'exitCode' in error
+  return isOurs && typeof error.exitCode === 'number' ? error.exitCode : exitCodes.fault
 }
 
 await main(process.argv)

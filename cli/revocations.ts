@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
 import { systemClock } from '../proxy/system-clock.ts'
 import { createRedisCommitter } from '../revocation/redis-committer.ts'
-import { addStoreOptions, readStoreOptions, type StoreOptions } from './store-options.ts'
+import { printable } from './printable.ts'
+import { addStoreOptions, askStore, readStoreOptions, type StoreOptions } from './store-options.ts'
 
 const maxListed = 1_000
 
@@ -14,16 +15,14 @@ export function registerRevocations(program: Command): void {
     .description('list the records in force')
     .option('--json', 'one JSON object per line', false)
   addStoreOptions(command).action(async (options: ListOptions) => {
-    await using committer = createRedisCommitter({
-      ...readStoreOptions(options),
-      clock: systemClock,
-    })
-    const records = await committer.list(maxListed)
+    const store = readStoreOptions(options)
+    await using committer = createRedisCommitter({ ...store, clock: systemClock })
+    const records = await askStore(store.redis, () => committer.list(maxListed))
     for (const record of records) {
       const { rid, op, subject, reason, by, atMs } = record
       const line = options.json
         ? JSON.stringify(record)
-        : `${new Date(atMs).toISOString()}  ${op.padEnd(10)}  ${subject}  "${reason}" by ${by}  ${rid}`
+        : `${new Date(atMs).toISOString()}  ${op.padEnd(10)}  ${subject}  "${printable(reason)}" by ${printable(by)}  ${rid}`
       process.stdout.write(`${line}\n`)
     }
     if (records.length === 0 && !options.json) process.stdout.write('No record is in force.\n')

@@ -5,9 +5,16 @@ import { parseDuration } from '../config/duration.ts'
 import { parseSubject } from '../policy/subject.ts'
 import { systemClock } from '../proxy/system-clock.ts'
 import type { RevocationOp } from '../policy/types.ts'
+import type { Committed, RevocationDraft } from '../revocation/feed.ts'
 import { createRedisCommitter } from '../revocation/redis-committer.ts'
 import { exitCodes } from './exit-codes.ts'
-import { addStoreOptions, readStoreOptions, type StoreOptions } from './store-options.ts'
+import {
+  addStoreOptions,
+  askStore,
+  readStoreOptions,
+  type Store,
+  type StoreOptions,
+} from './store-options.ts'
 
 interface RevokeOptions extends StoreOptions {
   readonly reason: string
@@ -86,9 +93,8 @@ async function revoke(op: RevocationOp, { first, second, options }: Request): Pr
     process.stderr.write(`"${subject}" may cover many tasks. Add --yes when that is meant.\n`)
     return exitCodes.usage
   }
-  await using committer = createRedisCommitter({ ...readStoreOptions(options), clock: systemClock })
   const rid = options.rid ?? randomUUID()
-  const { epoch, atMs } = await committer.commit({
+  const { epoch, atMs } = await commit(readStoreOptions(options), {
     rid,
     op,
     subject,
@@ -102,6 +108,14 @@ async function revoke(op: RevocationOp, { first, second, options }: Request): Pr
     : `recorded  ${op} ${subject} at ${at}, record ${rid}, position ${epoch}\nEvery sidecar of this store enforces it when it hears of it, within milliseconds; one that cannot hear fails closed by itself.`
   process.stdout.write(`${line}\n`)
   return exitCodes.ok
+}
+
+async function commit(store: Store, draft: RevocationDraft): Promise<Committed> {
+  await using committer = createRedisCommitter({ ...store, clock: systemClock })
+  // After a fault it may or may not have been recorded.
+  return await askStore(store.redis, () => committer.commit(draft), {
+    advice: `Nothing is confirmed. Repeat it with --rid ${draft.rid}: it is recorded once.`,
+  })
 }
 
 function isWide(subject: string): boolean {

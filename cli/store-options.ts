@@ -1,6 +1,9 @@
-import { InvalidArgumentError, Option, type Command } from 'commander'
+import type { Command } from 'commander'
+import * as v from 'valibot'
 import { formatProblem, loadConfig } from '../config/load.ts'
 import type { RedisConfig } from '../config/schema.ts'
+import { name, trustDomain as trustDomainSchema } from '../config/setting.ts'
+import { exitCodes } from './exit-codes.ts'
 
 /** Which store a command talks to: that of a configuration, or one named on the command line. */
 export interface Store {
@@ -23,18 +26,18 @@ export interface StoreOptions {
 export class StoreOptionsError extends Error {
   override readonly name = 'StoreOptionsError'
   readonly code = 'ERR_STORE_OPTIONS'
+  readonly exitCode: number
+  constructor(message: string, exitCode: number = exitCodes.usage) {
+    super(message)
+    this.exitCode = exitCode
+  }
 }
 
 /** Adds the options that name the store. An operator at 3 am may have nothing but an address. */
 export function addStoreOptions(command: Command): Command {
   return command
     .option('-c, --config <path>', 'configuration that names the Redis', 'chaperone.yaml')
-    .addOption(
-      new Option(
-        '--redis <url>',
-        'Redis instead of the configuration: redis://host:port',
-      ).argParser(redisUrl),
-    )
+    .option('--redis <url>', 'Redis instead of the configuration: redis://host:port')
     .option('--trust-domain <name>', 'trust domain, with --redis')
     .option('--username <name>', 'Redis user, with --redis')
     .option('--password-file <path>', 'file with the Redis password, with --redis')
@@ -44,32 +47,77 @@ export function addStoreOptions(command: Command): Command {
 
 /** Throws `StoreOptionsError` when there is no Redis to talk to. */
 export function readStoreOptions(options: StoreOptions): Store {
-  const { redis: url, trustDomain, prefix = 'chaperone', username, passwordFile, caFile } = options
-  if (url !== undefined) {
-    if (trustDomain === undefined) throw new StoreOptionsError('--redis needs --trust-domain')
-    const redis = {
-      url,
-      prefix,
-      ...(username !== undefined && { username }),
-      ...(passwordFile !== undefined && { passwordFile }),
-      ...(caFile !== undefined && { caFile }),
-    }
-    return { trustDomain, redis }
+  if (options.redis !== undefined) return namedStore(options.redis, options)
+  const stray = onlyWithRedis.find((key) => options[key] !== undefined)
+  if (stray !== undefined) {
+    throw new StoreOptionsError(`--${kebab(stray)} needs --redis: the configuration names its own`)
   }
-  const loaded = loadConfig(options.config)
-  if (!loaded.ok) throw new StoreOptionsError(loaded.problems.map(formatProblem).join('\n'))
-  const { revocation } = loaded.config
-  if (revocation.source !== 'redis') {
-    throw new StoreOptionsError(
-      `${options.config}: revocation.source is embedded: there is no store that another process could reach`,
-    )
-  }
-  return { redis: revocation.redis, trustDomain: loaded.config.trustDomain }
+  return configuredStore(options.config)
 }
 
-function redisUrl(text: string): string {
-  if (/^rediss?:\/\/[^@/?#]+(\/\d{1,4})?$/.test(text)) return text
-  throw new InvalidArgumentError(
-    'Expected redis://host:port or rediss://host:port without user or password: use --username and --password-file.',
-  )
+/** Asks the store, and names it when it does not answer. */
+export async function askStore<T>(
+  { url }: Pick<RedisConfig, 'url'>,
+  ask: () => Promise<T>,
+  { advice }: { readonly advice?: string } = {},
+): Promise<T> {
+  try {
+    return await ask()
+  } catch (cause) {
+    const why = cause instanceof Error ? cause.message : 'unknown error'
+    throw new Error([`${url}: ${why}`, ...(advice === undefined ? [] : [advice])].join('\n'), {
+      cause,
+    })
+  }
+}
+
+const onlyWithRedis = ['trustDomain', 'username', 'passwordFile', 'caFile', 'prefix'] as const
+
+function kebab(key: string): string {
+  return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
+}
+
+function namedStore(url: string, options: StoreOptions): Store {
+  const { trustDomain, prefix = 'chaperone', username, passwordFile, caFile } = options
+  if (trustDomain === undefined) throw new StoreOptionsError('--redis needs --trust-domain')
+  // Keys of a name that no sidecar can have: the record would reach nobody.
+  expectValid(trustDomain, { schema: trustDomainSchema, option: '--trust-domain' })
+  expectValid(prefix, { schema: name, option: '--prefix' })
+  // The URL is not quoted: what is wrong with it may be a password.
+  if (!/^rediss?:\/\/[^@/?#]+(\/\d{1,4})?$/.test(url) || !URL.canParse(url)) {
+    throw new StoreOptionsError(
+      '--redis: Expected redis://host:port or rediss://host:port without user or password: use --username and --password-file',
+    )
+  }
+  const redis = {
+    url,
+    prefix,
+    ...(username !== undefined && { username }),
+    ...(passwordFile !== undefined && { passwordFile }),
+    ...(caFile !== undefined && { caFile }),
+  }
+  return { trustDomain, redis }
+}
+
+function configuredStore(path: string): Store {
+  const loaded = loadConfig(path)
+  if (!loaded.ok) {
+    throw new StoreOptionsError(loaded.problems.map(formatProblem).join('\n'), exitCodes.badConfig)
+  }
+  const { revocation, trustDomain } = loaded.config
+  if (revocation.source !== 'redis') {
+    throw new StoreOptionsError(
+      `${path}: revocation.source is embedded: there is no store that another process could reach`,
+      exitCodes.badConfig,
+    )
+  }
+  return { redis: revocation.redis, trustDomain }
+}
+
+function expectValid(
+  text: string,
+  { schema, option }: { readonly schema: v.GenericSchema<string>; readonly option: string },
+): void {
+  const read = v.safeParse(schema, text)
+  if (!read.success) throw new StoreOptionsError(`${option}: ${read.issues[0].message}`)
 }

@@ -1,17 +1,21 @@
-import { readFile, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { InvalidArgumentError, Option, type Command } from 'commander'
-import { decodeJwt, importJWK, SignJWT, type JWK } from 'jose'
+import { decodeJwt, importJWK, SignJWT, type JWK, type JWTPayload } from 'jose'
 import { parseDuration } from '../config/duration.ts'
 import { formatProblem, loadConfig } from '../config/load.ts'
+import { readTextFile, TextFileError } from '../config/read-text-file.ts'
 import type { Config } from '../config/schema.ts'
 import { isDenial } from '../policy/denial.ts'
 import { verifyGrant, type GrantClaims } from '../policy/grant.ts'
 import { sensitivities, type Denial, type Grant } from '../policy/types.ts'
 import { readApprovers } from '../proxy/snapshot.ts'
 import { systemClock } from '../proxy/system-clock.ts'
+import type { GrantStore } from '../revocation/grant-store.ts'
 import { createRedisGrantStore } from '../revocation/redis-grant-store.ts'
 import { destinationOf } from './destination-option.ts'
 import { exitCodes } from './exit-codes.ts'
+import { printable } from './printable.ts'
+import { askStore } from './store-options.ts'
 
 /** `chaperone task grant|show|ls`: what the approver signs, and what the store holds. */
 export function registerTask(program: Command): void {
@@ -103,14 +107,13 @@ async function grant(options: GrantOptions): Promise<number> {
     process.stdout.write(`written to ${options.out}: ${summary}`)
     return exitCodes.ok
   }
-  await using store = openStore(config)
-  await store.put(txn, { txn, compact, expiresAtMs })
+  await withStore(config, (store) => store.put(txn, { txn, compact, expiresAtMs }))
   process.stdout.write(`stored: ${summary}`)
   return exitCodes.ok
 }
 
 async function sign(options: GrantOptions, config: Config): Promise<string> {
-  const { jwk, kid, alg } = await readPrivateKey(options.key)
+  const { jwk, kid, alg } = readPrivateKey(options.key)
   const iat = Math.floor(systemClock.now() / 1000)
   const claims: Record<string, unknown> = {
     iss: options.iss ?? onlyApprover(config),
@@ -125,8 +128,15 @@ async function sign(options: GrantOptions, config: Config): Promise<string> {
     sensitivity: options.sensitivity,
     authorization_details: options.allow,
   }
-  const header = { alg, kid, typ: 'task-grant+jwt' }
-  return new SignJWT(claims).setProtectedHeader(header).sign(await importJWK(jwk, alg))
+  try {
+    const key = await importJWK(jwk, alg)
+    return await new SignJWT(claims)
+      .setProtectedHeader({ alg, kid, typ: 'task-grant+jwt' })
+      .sign(key)
+  } catch (cause) {
+    // The error of the library is not shown: it is about a private key.
+    throw new TypeError(`${options.key}: Expected a private JWK that fits its alg`, { cause })
+  }
 }
 
 async function show(
@@ -135,16 +145,15 @@ async function show(
 ): Promise<number> {
   const config = load(options.config)
   if (!config) return exitCodes.badConfig
-  await using store = openStore(config)
-  const compact = await store.get(txn)
+  const compact = await withStore(config, (store) => store.get(txn))
   if (compact === undefined) {
-    process.stderr.write(`No grant of task ${txn} is stored\n`)
+    process.stderr.write(`No grant of task ${printable(txn)} is stored\n`)
     return exitCodes.failed
   }
   const verified = await verify(compact, config)
   const state = isDenial(verified) ? `${verified.code}: ${verified.detail}` : 'valid'
   // The claims of a grant that does not verify are shown too: the operator wants to know what is wrong with it.
-  const claims = decodeJwt(compact)
+  const claims = claimsOf(compact)
   process.stdout.write(`${JSON.stringify({ state, claims }, null, options.json ? 0 : 2)}\n`)
   return isDenial(verified) ? exitCodes.failed : exitCodes.ok
 }
@@ -165,17 +174,26 @@ async function list({
     process.stderr.write('Expected a limit from 1 to 10000\n')
     return exitCodes.usage
   }
-  await using store = openStore(config)
-  for (const { txn, compact, expiresAtMs } of await store.list(most)) {
-    const { sub, purpose } = decodeJwt(compact)
+  const grants = await withStore(config, (store) => store.list(most))
+  for (const { txn, compact, expiresAtMs } of grants) {
+    const { sub, purpose } = claimsOf(compact) ?? {}
     const expires = new Date(expiresAtMs).toISOString()
-    process.stdout.write(
-      json
-        ? `${JSON.stringify({ txn, sub, purpose, expires })}\n`
-        : `${txn}  ${String(sub)}  ${String(purpose)}  until ${expires}\n`,
-    )
+    const words = [txn, sub ?? 'unreadable grant', purpose ?? '-', `until ${expires}`]
+    const line = json
+      ? JSON.stringify({ txn, sub, purpose, expires })
+      : printable(words.map(String).join('  '))
+    process.stdout.write(`${line}\n`)
   }
   return exitCodes.ok
+}
+
+/** Without verification: for the eye of the operator. Undefined when the store holds something else. */
+function claimsOf(compact: string): JWTPayload | undefined {
+  try {
+    return decodeJwt(compact)
+  } catch {
+    return undefined
+  }
 }
 
 function verify(compact: string, config: Config): Promise<Grant | Denial> {
@@ -196,13 +214,18 @@ function load(path: string): Config | undefined {
   return undefined
 }
 
-function openStore({ revocation, trustDomain }: Config): ReturnType<typeof createRedisGrantStore> {
+async function withStore<T>(
+  { revocation, trustDomain }: Config,
+  ask: (store: GrantStore) => Promise<T>,
+): Promise<T> {
   if (revocation.source !== 'redis') {
     throw new TypeError(
       'revocation.source is embedded: there is no store. Use --print or --out, and send it as Task-Grant or as the grant file',
     )
   }
-  return createRedisGrantStore({ redis: revocation.redis, trustDomain, clock: systemClock })
+  const { redis } = revocation
+  await using store = createRedisGrantStore({ redis, trustDomain, clock: systemClock })
+  return await askStore(redis, () => ask(store))
 }
 
 function onlyApprover({ approvers }: Config): string {
@@ -215,15 +238,27 @@ function audienceOf({ audience, trustDomain }: Config): string {
   return audience ?? `spiffe://${trustDomain}/chaperone`
 }
 
-async function readPrivateKey(
-  path: string,
-): Promise<{ readonly jwk: JWK; readonly kid: string; readonly alg: string }> {
-  const value: unknown = parseJson(await readFile(path, 'utf8'), path)
-  const jwk = firstKey(value)
+const maxKeyBytes = 64 * 1024
+
+function readPrivateKey(path: string): {
+  readonly jwk: JWK
+  readonly kid: string
+  readonly alg: string
+} {
+  const jwk = firstKey(parseJson(readText(path), path))
   const { kid, alg, d } = jwk
   if (typeof kid === 'string' && typeof alg === 'string' && d !== undefined)
     return { jwk, kid, alg }
   throw new TypeError(`${path}: Expected a private JWK with kid and alg`)
+}
+
+function readText(path: string): string {
+  try {
+    return readTextFile(path, { maxBytes: maxKeyBytes })
+  } catch (cause) {
+    if (cause instanceof TextFileError) throw new TypeError(`${path}: ${cause.message}`, { cause })
+    throw cause
+  }
 }
 
 /** A JSON error quotes the text, which here is a private key. */

@@ -59,6 +59,8 @@ class RedisFeed implements RevocationFeed {
   #subscribedOn = -1
   /** False: the next sync reads every record, because the log does not lead on from what we know. */
   #canFollow = false
+  /** The highest position that a message named since the last scan. */
+  #heardUpTo = 0
   #overflowed = false
   #leapt = false
   #troubled = false
@@ -155,10 +157,12 @@ class RedisFeed implements RevocationFeed {
   async #sync(): Promise<Proof | undefined> {
     if (this.#canFollow && this.#proof) {
       const before = this.#set.size
+      const heardUpTo = this.#heardUpTo
       const proof = await this.#follow(this.#proof.position)
       // The push of a commit comes before the answer that shows it: what is new now was lost on the way.
       if (!proof || this.#set.size > before) this.#counts.gaps++
-      if (proof) return proof
+      // A head behind what was heard before we asked: the store lost its tail, and a scan tells what.
+      if (proof && proof.position.n >= heardUpTo) return proof
     }
     return this.#scan()
   }
@@ -188,6 +192,7 @@ class RedisFeed implements RevocationFeed {
   /** Merges every record of the store, then what was committed while it read. Nothing that is held is dropped. */
   async #scan(): Promise<Proof | undefined> {
     this.#canFollow = false
+    this.#heardUpTo = 0
     this.#counts.scans++
     const unproven = new Set(this.#set.records().filter(isDurable).map(recordKey))
     const start = await readHead(this.#redis, this.#keys)
@@ -219,7 +224,10 @@ class RedisFeed implements RevocationFeed {
 
   #hear(payload: string): void {
     const message = parseMessage(payload, this.#options.clock.now())
-    if (message.kind === 'record') return this.#apply([message.record])
+    if (message.kind === 'record') {
+      this.#heardUpTo = Math.max(this.#heardUpTo, message.record.epoch ?? 0)
+      return this.#apply([message.record])
+    }
     if (message.kind === 'lift') this.#counts.liftsIgnored++
     else this.#counts.malformed++
     const count = this.#counts.liftsIgnored + this.#counts.malformed

@@ -1,0 +1,245 @@
+import { once } from 'node:events'
+import { connect, createServer, type Server, type Socket } from 'node:net'
+import type { Config } from '../../config/schema.ts'
+import { Exchanges } from '../../proxy/exchanges.ts'
+import { forward, type ForwardOutcome } from '../../proxy/forward.ts'
+import { inboundResponseHeaders, outboundHeaders } from '../../proxy/headers.ts'
+import { createListener } from '../../proxy/listener.ts'
+import { refuseArrival } from '../../proxy/refuse-arrival.ts'
+import type { ResponseFilter } from '../../proxy/response-filter.ts'
+import type { Arrival } from '../../proxy/arrival.ts'
+import { denialOfCut } from '../../proxy/denial.ts'
+import { systemClock } from '../../proxy/system-clock.ts'
+import { upgrade } from '../../proxy/upgrade.ts'
+import { createUpstreamClient } from '../../proxy/upstream-client.ts'
+import { grantChain } from '../../policy/grant.ts'
+import { grant, http } from './decide-input.ts'
+
+/** A peer over a raw socket: what it got so far, and how it ended. */
+export interface Peer {
+  readonly socket: Socket
+  /** The first of it, as Latin-1. */
+  text(): string
+  bytes(): number
+  /** Resolves once the text holds this. */
+  has(text: string): Promise<string>
+  readonly ended: Promise<'fin' | 'reset'>
+}
+
+export interface Relay extends AsyncDisposable {
+  /** Connects an agent and sends this. */
+  agent(text: string): Peer
+  /** The next connection that the upstream took. */
+  upstreamPeer(): Promise<Peer>
+  /** How each exchange ended, in order. */
+  readonly outcomes: readonly ForwardOutcome[]
+  ended(count: number): Promise<readonly ForwardOutcome[]>
+  readonly exchanges: Exchanges
+  readonly upstreamConnections: () => number
+}
+
+export interface RelayOptions {
+  readonly filter?: ResponseFilter
+  readonly body?: Buffer
+  readonly hasCredential?: boolean
+  readonly maxConnections?: number
+  readonly bodyGapTimeoutMs?: number
+  /** Runs before the request is forwarded, as the steps before do. */
+  readonly before?: () => Promise<void>
+}
+
+const limits: Config['limits'] = {
+  maxHeadBytes: 16_384,
+  headTimeout: 10_000,
+  bodyGapTimeout: 10_000,
+  maxConnections: 64,
+  maxExchanges: 64,
+  maxMcpBytes: 65_536,
+  maxMcpDepth: 16,
+}
+
+/** The agents' listener, `forward()` or `upgrade()`, and an upstream that the test plays byte by byte. */
+export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
+  const upstream = await startRawUpstream()
+  const exchanges = new Exchanges({ clock: systemClock })
+  const client = createUpstreamClient({
+    config: {
+      name: 'api',
+      url: upstream.url,
+      kind: 'rest',
+      sensitivity: 'internal',
+      credential: { none: true },
+      allowPrivateAddresses: true,
+      unsafeAllowSetCookie: false,
+      connectTimeout: 5_000,
+      headersTimeout: 10_000,
+      maxConnections: options.maxConnections ?? 16,
+    },
+    ca: undefined,
+  })
+  const outcomes: ForwardOutcome[] = []
+  const listener = createListener({
+    limits,
+    log: { error: () => undefined },
+    async handle(arrival) {
+      using exchange = exchanges.track({
+        chain: grantChain(grant()),
+        operation: http('GET'),
+        upstreamName: 'api',
+      })
+      await options.before?.()
+      outcomes.push(await relay(arrival, { options, client, exchange }))
+    },
+  })
+  const { port } = new URL(await listener.listen('127.0.0.1:0'))
+  const peers: Peer[] = []
+  return {
+    agent(text) {
+      const peer = watch(connect(Number(port), '127.0.0.1'))
+      peers.push(peer)
+      peer.socket.write(text, 'latin1')
+      return peer
+    },
+    upstreamPeer: upstream.next,
+    upstreamConnections: upstream.count,
+    outcomes,
+    async ended(count) {
+      await until(() => outcomes.length >= count)
+      return outcomes
+    },
+    exchanges,
+    async [Symbol.asyncDispose]() {
+      for (const { socket } of peers) socket.destroy()
+      await listener[Symbol.asyncDispose]()
+      await client.dispatcher.destroy()
+      await upstream.close()
+    },
+  }
+}
+
+function relay(
+  arrival: Arrival,
+  context: {
+    readonly options: RelayOptions
+    readonly client: ReturnType<typeof createUpstreamClient>
+    readonly exchange: ReturnType<Exchanges['track']>
+  },
+): Promise<ForwardOutcome> {
+  const { req, res, upgrade: upgraded } = arrival
+  const { options, client, exchange } = context
+  const headers = outboundHeaders(req.rawHeaders, {
+    host: 'upstream.example',
+    slots: [],
+    injected: [],
+    stripAcceptEncoding: false,
+    upgrade: upgraded !== undefined,
+  })
+  const shared = {
+    client,
+    target: req.url ?? '',
+    headers,
+    exchange,
+    responseHeaders: (raw: readonly string[] | readonly Buffer[]) =>
+      inboundResponseHeaders(raw, { allowSetCookie: false }),
+    refusePending: (
+      ...[cut, denial]: Parameters<Parameters<typeof upgrade>[0]['refusePending']>
+    ) => {
+      const context_ = { decisionId: 'd1', txn: 'task-1', message: undefined }
+      refuseArrival(arrival, cut ? denialOfCut(cut) : denial, context_)
+    },
+  }
+  if (upgraded) {
+    const key = req.headers['sec-websocket-key'] ?? ''
+    return upgrade({ ...shared, ...upgraded, res, key })
+  }
+  const isEmpty =
+    req.headers['content-length'] === undefined && req.headers['transfer-encoding'] === undefined
+  return forward(req, res, {
+    ...shared,
+    method: req.method ?? '',
+    body: options.body ?? (isEmpty ? 'none' : 'stream'),
+    filter: options.filter,
+    hasCredential: options.hasCredential ?? false,
+    bodyGapTimeoutMs: options.bodyGapTimeoutMs ?? 10_000,
+  })
+}
+
+async function startRawUpstream() {
+  const peers: Peer[] = []
+  const waiting: ((peer: Peer) => void)[] = []
+  let count = 0
+  const server: Server = createServer({ allowHalfOpen: true }, (socket) => {
+    count += 1
+    const peer = watch(socket)
+    const take = waiting.shift()
+    if (take) take(peer)
+    else peers.push(peer)
+    all.add(socket)
+  })
+  const all = new Set<Socket>()
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  if (address === null || typeof address === 'string') throw new Error('Expected a TCP address')
+  return {
+    url: `http://127.0.0.1:${address.port}`,
+    count: () => count,
+    next: (): Promise<Peer> => {
+      const peer = peers.shift()
+      return peer
+        ? Promise.resolve(peer)
+        : within(new Promise((resolve) => waiting.push(resolve)), 'no connection came')
+    },
+    async close() {
+      for (const socket of all) socket.destroy()
+      server.close()
+      await once(server, 'close')
+    },
+  }
+}
+
+function watch(socket: Socket): Peer {
+  let text = ''
+  let bytes = 0
+  const ended = Promise.withResolvers<'fin' | 'reset'>()
+  socket.on('data', (chunk) => {
+    bytes += chunk.length
+    if (text.length < maxText) text += chunk.toString('latin1')
+  })
+  socket.on('end', () => ended.resolve('fin'))
+  socket.on('error', () => ended.resolve('reset'))
+  socket.on('close', (hadError) => ended.resolve(hadError ? 'reset' : 'fin'))
+  return {
+    socket,
+    text: () => text,
+    bytes: () => bytes,
+    async has(wanted) {
+      await until(() => text.includes(wanted), () => `${JSON.stringify(wanted)} in ${JSON.stringify(text.slice(0, 500))}`)
+      return text
+    },
+    ended: ended.promise,
+  }
+}
+
+const maxText = 1_000_000
+const deadlineMs = 10_000
+
+/** Polls to a deadline: the only wait in these tests. */
+export async function until(
+  holds: () => boolean,
+  what: () => string = () => 'a condition',
+): Promise<void> {
+  const deadline = performance.now() + deadlineMs
+  while (!holds()) {
+    if (performance.now() > deadline) throw new Error(`Expected ${what()} within ${deadlineMs} ms`)
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+}
+
+function within<T>(promise: Promise<T>, what: string): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => reject(new Error(what)), deadlineMs)
+    timer.unref()
+    promise.then(resolve, reject).finally(() => clearTimeout(timer))
+  })
+}
