@@ -89,8 +89,11 @@ export function createTaskResolver(options: {
     try {
       const compact = await store.get(txn)
       // The same words as for a grant of somebody else: a guess learns nothing (TG-9).
-      if (compact === undefined)
+      if (compact === undefined) {
+        // A later outage must not bring it back.
+        texts.delete(txn)
         return deny('task-grant-invalid', 'no grant of this task is stored')
+      }
       texts.set(txn, { compact, readAtMonotonicMs: clock.monotonic() })
       return { compact, carrier }
     } catch {
