@@ -35,7 +35,9 @@ describe('docs/cli.md', () => {
   })
 
   test('lists the commands of the program and no other', () => {
-    const listed = [...page.matchAll(/^\| `([a-z]+(?: [a-z]+)?)` \|/gm)].map(([, name]) => name)
+    const listed = [...page.matchAll(/^\| `([a-z]+(?: [a-z]+)?)` \|/gm)].map(([, name]) =>
+      String(name),
+    )
     expect(listed.toSorted()).toEqual(commands.map(({ name }) => name).toSorted())
   })
 
