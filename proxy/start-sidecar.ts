@@ -281,7 +281,7 @@ function observe(sidecar: Sidecar): void {
 }
 
 /** Settings whose parts live as long as the process. */
-const fixedSettings = ['trustDomain', 'listen', 'revocation', 'audit', 'limits'] as const
+const fixedSettings = ['trustDomain', 'listen', 'revocation', 'audit', 'limits', 'log'] as const
 
 function changedFixedSetting(old: Config, next: Config): string | undefined {
   return fixedSettings.find((name) => JSON.stringify(old[name]) !== JSON.stringify(next[name]))
