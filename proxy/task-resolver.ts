@@ -65,7 +65,7 @@ export function createTaskResolver(options: {
   ): Promise<{ compact: string; carrier: Task['carrier'] } | Denial> {
     const pinned = snapshot.grantFile?.compact()
     if (pinned !== undefined) {
-      // The pod is bound to one task: any other grant is a conflict, whoever signed it.
+      // The pod is bound to one task: another grant is a conflict, whoever signed it.
       if (carried?.grant !== undefined && carried.grant !== pinned) {
         return deny('task-conflict', 'this sidecar is bound to another grant')
       }
