@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer'
-import { createHash } from 'node:crypto'
+import { hash as digestOf } from 'node:crypto'
 import canonicalize from 'canonicalize'
+import { splitText } from './canonical.ts'
 import type { AuditEvent, AuditRecord } from './record.ts'
 
 /** Seals events into lines. Each line names the hash of the one before: none can be changed, cut out or moved. */
@@ -60,12 +61,12 @@ export function createChain(from: ChainHead = genesis): Chain {
       const seq = head.seq + 1
       const body = { ...event, v: 1, seq, ts, mono_ns, sidecar, prev: head.hash }
       const [before, after] = splitAtHash(body)
-      const hash = sha256(`{${before}${after}}`)
-      const line = `{${before}"hash":"${hash}",${after}}`
+      const digest = sha256(`{${before}${after}}`)
+      const line = `{${before}"hash":"${digest}",${after}}`
       if (Buffer.byteLength(line) > maxLineBytes) {
         throw new ChainError(`The record has more than ${maxLineBytes} bytes`)
       }
-      head = { seq, hash }
+      head = { seq, hash: digest }
       return line
     },
   }
@@ -171,18 +172,6 @@ function follows(link: ChainHead & Link, head: ChainHead): ChainFault | undefine
   return link.prev === head.hash ? undefined : 'prev mismatch'
 }
 
-/**
- * The canonical members that sort before `hash`, and those after: the whole is serialized once, for the hash and for the
- * line. There are always some after: `v` is.
- */
-function splitAtHash(body: object): readonly [before: string, after: string] {
-  const members = Object.entries(body)
-  const inner = (keep: (name: string) => boolean) =>
-    canonical(Object.fromEntries(members.filter(([name]) => keep(name)))).slice(1, -1)
-  const before = inner((name) => name < 'hash')
-  return [before === '' ? '' : `${before},`, inner((name) => name > 'hash')]
-}
-
 /** A line that looks torn, with a gap after it, was a whole one before somebody changed its end. */
 function placeFault(
   fault: ChainFault,
@@ -193,27 +182,32 @@ function placeFault(
   return { torn: torn.slice(0, -1), bad: { line: before, fault: 'not JSON' } }
 }
 
-function canonical(value: object): string {
+/**
+ * The canonical members that sort before `hash`, and those after: the whole is serialized once, for the hash and for the
+ * line. There are always some after: `v` is.
+ */
+function splitAtHash(
+  body: Readonly<Record<string, unknown>>,
+): readonly [before: string, after: string] {
   try {
-    const text = canonicalize(value)
-    if (text !== undefined) return text
+    return splitText(body, 'hash')
   } catch (error) {
     throw new ChainError('The event has no canonical JSON form', { cause: error })
   }
-  throw new ChainError('The event has no canonical JSON form')
 }
 
 /** Undefined when the value has no canonical form, such as text with half a surrogate pair. */
 function hashOf(body: object): string | undefined {
   try {
-    return sha256(canonical(body))
+    const text = canonicalize(body)
+    return text === undefined ? undefined : sha256(text)
   } catch {
     return undefined
   }
 }
 
 function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex')
+  return digestOf('sha256', text)
 }
 
 function parseObject(line: string): Readonly<Record<string, unknown>> | undefined {

@@ -1,20 +1,9 @@
-import { constants, write } from 'node:fs'
-import { open } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import type { Clock } from '../policy/types.ts'
-import {
-  createChain,
-  decodeLine,
-  genesis,
-  isTornLine,
-  maxLineBytes,
-  readLink,
-  type Chain,
-  type ChainHead,
-} from './chain.ts'
+import { createChain, type Chain } from './chain.ts'
 import { AuditError, type AuditLog } from './log.ts'
-import type { AuditEvent } from './record.ts'
+import type { AuditEvent, AuditRecord } from './record.ts'
+import { codeOf, openSink, sinkError, type Sink } from './sink.ts'
 
 export interface AuditLogOptions {
   /** `stdout`, or the absolute path of a file that no other process appends to. */
@@ -34,34 +23,30 @@ export interface AuditLogOptions {
  * Throws `AuditError` ERR_AUDIT_SINK when the sink cannot be opened, or holds something else than a log.
  */
 export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> {
-  const sink = options.sink === 'stdout' ? stdoutSink : await openFile(options.sink)
-  return new GroupCommitLog(sink, options)
-}
-
-/** Where the bytes go, and what is there already. */
-interface Sink {
-  /** Gives the number of bytes taken, perhaps fewer than offered. */
-  write(bytes: Buffer): Promise<number>
-  close(): Promise<void>
-  readonly head: ChainHead
-  /** The last line lacks its newline. */
-  readonly unfinished: boolean
+  return new GroupCommitLog(await openSink(options.sink), options)
 }
 
 interface Waiting {
   readonly bytes: Buffer
-  readonly settle: (error?: AuditError) => void
+  readonly resolve: () => void
+  readonly reject: (error: AuditError) => void
+  /** The time limit, once it is known that the record does not go out within this turn of the event loop. */
+  timer?: NodeJS.Timeout
 }
 
 const maxBatchBytes = 1024 * 1024
 const maxWaitingBytes = 64 * 1024 * 1024
+/** A write in place that took longer has stopped every request and stream: the disk is slow. */
+const slowWriteMs = 5
+/** Then a thread does the writing for so many times as long: slow writes take half a percent of the time at most. */
+const awayFactor = 200
 const minRetryMs = 10
 const maxRetryMs = 100
-/** Room for the last whole line and what torn writes may have left after it. */
-const maxTailBytes = 4 * maxLineBytes
 
 /**
- * One write is in flight at a time; what arrives meanwhile goes out in the next one. A sealed line keeps its place: the
+ * What comes within one turn of the event loop goes to a file in one write at its end: a thread would cost more than the
+ * write, and each request waits for it. A slow disk, a pipe and whatever failed is left to a thread. There, one write is
+ * in flight at a time, and what arrives meanwhile goes out in the next one. A sealed line keeps its place: the
  * next one names its hash. So a write that failed is tried again from the byte where it stopped, and a record whose
  * append was rejected may still appear. That is on the safe side: it tells of a request that was refused.
  */
@@ -75,9 +60,15 @@ class GroupCommitLog implements AuditLog {
   /** Bytes of the first waiting line that the sink has already. */
   #offset = 0
   #writing = false
+  #atTurnEnd = false
+  /** Monotonic milliseconds until which a slow disk is written to by a thread. */
+  #awayUntilMs = Number.NEGATIVE_INFINITY
   /** Ends what a torn write left, so that it stands on a line of its own. */
   #lead: '' | '\n'
   #healthy = true
+  #sidecar: AuditRecord['sidecar'] | undefined
+  #lastMs = Number.NaN
+  #lastText = ''
 
   constructor(sink: Sink, options: AuditLogOptions) {
     this.#sink = sink
@@ -95,19 +86,38 @@ class GroupCommitLog implements AuditLog {
   }
 
   async append(event: AuditEvent): Promise<void> {
-    const { maxBacklog, clock, instance, version, configSha } = this.#options
+    const { maxBacklog, clock } = this.#options
     if (this.#closing.signal.aborted) throw new AuditError('ERR_AUDIT_SINK', 'The log is closed')
     if (this.#waiting.length >= maxBacklog || this.#waitingBytes >= maxWaitingBytes) {
       throw new AuditError('ERR_AUDIT_BACKLOG', `${this.#waiting.length} records wait for the sink`)
     }
     const line = this.#chain.seal(event, {
-      ts: new Date(clock.now()).toISOString(),
-      mono_ns: Math.round(clock.monotonic() * 1e6).toFixed(0),
-      sidecar: { instance, version, config_sha: configSha() },
+      ts: this.#timestamp(clock.now()),
+      mono_ns: String(Math.round(clock.monotonic() * 1e6)),
+      sidecar: this.#describeSidecar(),
     })
     const bytes = Buffer.from(`${this.#lead}${line}\n`)
     this.#lead = ''
     return this.#put(bytes)
+  }
+
+  /** One frozen object until a reload: the text of it is then made once. */
+  #describeSidecar(): AuditRecord['sidecar'] {
+    const { instance, version, configSha } = this.#options
+    const sha = configSha()
+    if (this.#sidecar?.config_sha !== sha) {
+      this.#sidecar = Object.freeze({ instance, version, config_sha: sha })
+    }
+    return this.#sidecar
+  }
+
+  /** Many records share a millisecond, and a date is dear to write. */
+  #timestamp(nowMs: number): string {
+    if (this.#lastMs !== nowMs) {
+      this.#lastMs = nowMs
+      this.#lastText = new Date(nowMs).toISOString()
+    }
+    return this.#lastText
   }
 
   /** Rejects like `append()` when not everything went out. */
@@ -121,7 +131,7 @@ class GroupCommitLog implements AuditLog {
     await this.flush().catch(() => {})
     this.#closing.abort()
     const closed = new AuditError('ERR_AUDIT_SINK', 'The log was closed before the record went out')
-    for (const { settle } of this.#waiting) settle(closed)
+    for (const waiting of this.#waiting) settle(waiting, closed)
     // Closing waits for the write in flight, and that may hang for as long as the sink does.
     const limit = delay(this.#options.writeTimeoutMs, undefined, { ref: false })
     await Promise.race([this.#sink.close().catch(() => {}), limit])
@@ -129,23 +139,49 @@ class GroupCommitLog implements AuditLog {
 
   #put(bytes: Buffer): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
-    const { writeTimeoutMs } = this.#options
-    const timer = setTimeout(() => {
-      this.#healthy = false
-      const message = `The sink did not take the record within ${writeTimeoutMs} ms`
-      reject(new AuditError('ERR_AUDIT_TIMEOUT', message))
-    }, writeTimeoutMs)
-    this.#waiting.push({
-      bytes,
-      settle: (error) => {
-        clearTimeout(timer)
-        if (error) reject(error)
-        else resolve()
-      },
-    })
+    const waiting: Waiting = { bytes, resolve, reject }
+    this.#waiting.push(waiting)
     this.#waitingBytes += bytes.length
+    if (this.#atTurnEnd) return promise
+    if (!this.#writing && this.#sink.writeNow && !this.#isAway()) {
+      this.#atTurnEnd = true
+      setImmediate(() => this.#endTurn())
+      return promise
+    }
+    this.#limit(waiting)
     if (!this.#writing) void this.#writeAll()
     return promise
+  }
+
+  #isAway(): boolean {
+    return this.#options.clock.monotonic() < this.#awayUntilMs
+  }
+
+  /** Writes what came in this turn; what the file does not take is tried on, and each record has its time limit. */
+  #endTurn(): void {
+    this.#atTurnEnd = false
+    const { clock } = this.#options
+    const from = clock.monotonic()
+    const batch = this.#nextBatch()
+    try {
+      this.#took(this.#sink.writeNow?.(this.#bytesOf(batch)) ?? 0)
+    } catch (error) {
+      this.#failed(batch, error)
+    }
+    const tookMs = clock.monotonic() - from
+    if (tookMs > slowWriteMs) this.#awayUntilMs = from + tookMs * awayFactor
+    if (this.#waiting.length === 0) return
+    for (const waiting of this.#waiting) this.#limit(waiting)
+    void this.#writeAll()
+  }
+
+  #limit(waiting: Waiting): void {
+    const { writeTimeoutMs } = this.#options
+    waiting.timer = setTimeout(() => {
+      this.#healthy = false
+      const message = `The sink did not take the record within ${writeTimeoutMs} ms`
+      waiting.reject(new AuditError('ERR_AUDIT_TIMEOUT', message))
+    }, writeTimeoutMs)
   }
 
   async #writeAll(): Promise<void> {
@@ -166,21 +202,33 @@ class GroupCommitLog implements AuditLog {
   async #writeBatch(): Promise<boolean> {
     const batch = this.#nextBatch()
     try {
-      const written = await this.#sink.write(
-        Buffer.concat(batch.map(({ bytes }) => bytes)).subarray(this.#offset),
-      )
-      if (written === 0) return false
-      this.#healthy = true
-      this.#advance(written)
-      return true
+      return this.#took(await this.#sink.write(this.#bytesOf(batch)))
     } catch (error) {
-      // A pipe whose reader is slow is no fault yet: the time limit of each record decides.
-      if (codeOf(error) === 'EAGAIN') return false
-      this.#healthy = false
-      const fault = sinkError('Cannot write to the audit sink', error)
-      for (const { settle } of batch) settle(fault)
+      this.#failed(batch, error)
       return false
     }
+  }
+
+  #bytesOf(batch: readonly Waiting[]): Buffer {
+    const [first] = batch
+    const bytes =
+      first && batch.length === 1 ? first.bytes : Buffer.concat(batch.map((one) => one.bytes))
+    return bytes.subarray(this.#offset)
+  }
+
+  #took(written: number): boolean {
+    if (written === 0) return false
+    this.#healthy = true
+    this.#advance(written)
+    return true
+  }
+
+  #failed(batch: readonly Waiting[], error: unknown): void {
+    // A pipe whose reader is slow is no fault yet: the time limit of each record decides.
+    if (codeOf(error) === 'EAGAIN') return
+    this.#healthy = false
+    const fault = sinkError('Cannot write to the audit sink', error)
+    for (const waiting of batch) settle(waiting, fault)
   }
 
   #nextBatch(): readonly Waiting[] {
@@ -192,80 +240,21 @@ class GroupCommitLog implements AuditLog {
   #advance(written: number): void {
     let left = written + this.#offset
     let done = 0
-    for (const { bytes, settle } of this.#waiting) {
-      if (bytes.length > left) break
-      left -= bytes.length
-      this.#waitingBytes -= bytes.length
+    for (const waiting of this.#waiting) {
+      const { length } = waiting.bytes
+      if (length > left) break
+      left -= length
+      this.#waitingBytes -= length
       done += 1
-      settle()
+      settle(waiting)
     }
     this.#waiting.splice(0, done)
     this.#offset = left
   }
 }
 
-const writeTo = promisify(write)
-
-/** Not `process.stdout`: into a pipe it writes synchronously, and a slow reader would stop every request. */
-const stdoutSink: Sink = {
-  write: async (bytes) => (await writeTo(1, bytes)).bytesWritten,
-  close: async () => {},
-  head: genesis,
-  unfinished: false,
-}
-
-async function openFile(path: string): Promise<Sink> {
-  const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK } = constants
-  try {
-    // Non-blocking, for pipes: opening one without a reader fails, and a full one holds no thread.
-    const file = await open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK, 0o600)
-    try {
-      const stat = await file.stat()
-      return {
-        ...(stat.isFile() ? await readEnd(path, stat.size) : { head: genesis, unfinished: false }),
-        write: async (bytes) => (await file.write(bytes)).bytesWritten,
-        close: () => file.close(),
-      }
-    } catch (error) {
-      await file.close()
-      throw error
-    }
-  } catch (error) {
-    if (error instanceof AuditError) throw error
-    throw sinkError(`Cannot open the audit log "${path}"`, error)
-  }
-}
-
-/** Where the chain of a file stands: at its last line that is whole, wherever torn writes left their bytes. */
-async function readEnd(path: string, size: number): Promise<Pick<Sink, 'head' | 'unfinished'>> {
-  const tail = await readTail(path, size)
-  const lines = tail.toString('latin1').split('\n')
-  const unfinished = lines.at(-1) !== ''
-  const texts = lines
-    .filter((line) => line !== '')
-    .map((line) => decodeLine(Buffer.from(line, 'latin1')))
-  for (const text of texts.toReversed()) {
-    const link = readLink(text)
-    if (typeof link !== 'string') return { head: link, unfinished }
-  }
-  // Not one record: at most the first one, torn. Anything else is no log, or its last records are damaged.
-  if (tail.length === size && texts.every(isTornLine)) return { head: genesis, unfinished }
-  throw new AuditError('ERR_AUDIT_SINK', `"${path}" does not end like an audit log`)
-}
-
-async function readTail(path: string, size: number): Promise<Buffer> {
-  const length = Math.min(size, maxTailBytes)
-  await using file = await open(path, 'r')
-  const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length)
-  return buffer.subarray(0, bytesRead)
-}
-
-function sinkError(message: string, error: unknown): AuditError {
-  const code = codeOf(error)
-  return new AuditError('ERR_AUDIT_SINK', `${message}${code ? `: ${code}` : ''}`, { cause: error })
-}
-
-function codeOf(error: unknown): string | undefined {
-  if (!(error instanceof Error) || !('code' in error)) return undefined
-  return typeof error.code === 'string' ? error.code : undefined
+function settle({ timer, resolve, reject }: Waiting, error?: AuditError): void {
+  clearTimeout(timer)
+  if (error) reject(error)
+  else resolve()
 }

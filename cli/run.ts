@@ -50,7 +50,7 @@ interface ServeOptions {
 
 async function serve(path: string, { loaded, log, stop }: ServeOptions): Promise<void> {
   const clock = systemClock
-  await using plane = openControlPlane(loaded.config, { clock, log })
+  await using plane = await openControlPlane(loaded.config, { clock, log })
   const { feed, grants } = plane
   await using sidecar = await startSidecar({ ...loaded, feed, grants, clock, log })
   const { agentUrl, adminUrl } = sidecar

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { DecisionEvent, OutcomeEvent } from '../audit/record.ts'
 import type { Credential } from '../credential/issuer.ts'
 import { deny, isDenial } from '../policy/denial.ts'
-import type { Agent, Decision, McpMessage } from '../policy/types.ts'
+import type { Agent, Decision, GrantChain, McpMessage } from '../policy/types.ts'
 import type { Arrival } from './arrival.ts'
 import type { Described } from './describe.ts'
 import type { Cut, Exchange } from './exchange.ts'
@@ -197,23 +197,35 @@ export class AuditEntry {
   }
 }
 
+/** A verified agent or chain is one object for many requests. What is frozen is also written as text only once. */
+const factsOfAgents = new WeakMap<Agent, NonNullable<DecisionEvent['agent']>>()
+const factsOfChains = new WeakMap<GrantChain, NonNullable<DecisionEvent['task']>>()
+
 function agentFacts(agent: Agent): DecisionEvent['agent'] {
-  return {
+  const known = factsOfAgents.get(agent)
+  if (known) return known
+  const facts = Object.freeze({
     spiffe_id: agent.id,
     svid_sha: agent.svidDigest,
     ...(agent.svidJti !== undefined && { svid_jti: agent.svidJti }),
-  }
+  })
+  factsOfAgents.set(agent, facts)
+  return facts
 }
 
 function taskFacts({ chain, carrier }: Task): DecisionEvent['task'] {
-  return {
+  const known = factsOfChains.get(chain)
+  if (known?.carrier === carrier) return known
+  const facts = Object.freeze({
     txn: chain.leaf.txn,
-    chain: chain.links.map((link) => link.jti),
+    chain: Object.freeze(chain.links.map((link) => link.jti)),
     grant_sha: chain.leaf.s256,
-    approvers: chain.links.map((link) => link.approver),
+    approvers: Object.freeze(chain.links.map((link) => link.approver)),
     purpose: chain.leaf.purpose,
     carrier,
-  }
+  })
+  factsOfChains.set(chain, facts)
+  return facts
 }
 
 function mcpFacts(message: McpMessage): NonNullable<DecisionEvent['request']['mcp']> {

@@ -1,6 +1,7 @@
 import { isDenial } from '../policy/denial.ts'
 import type { Denial, McpMessage, Operation } from '../policy/types.ts'
 import type { Config } from '../config/schema.ts'
+import { sendContinue } from './agent-side.ts'
 import type { Arrival } from './arrival.ts'
 import { readBoundedBody } from './bounded-body.ts'
 import { parseMcpMessage } from './mcp/message.ts'
@@ -39,9 +40,11 @@ export async function describe(
 }
 
 async function describeMcp(
-  { req }: Arrival,
+  { req, res }: Arrival,
   { route, limits }: DescribeOptions,
 ): Promise<Described | Denial> {
+  // The decision needs the body. What comes in is bounded, and the agent and its task are known by now.
+  sendContinue(req, res)
   const body = await readBoundedBody(req, {
     maxBytes: limits.maxMcpBytes,
     gapTimeoutMs: limits.bodyGapTimeout,

@@ -1,43 +1,32 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Dispatcher } from 'undici'
-import type { OutcomeEvent } from '../audit/record.ts'
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
-import type { Cut, CutHow, Exchange } from './exchange.ts'
+import { discardRest, resetClient, sendContinue, takesTrailers } from './agent-side.ts'
+import {
+  contentLength,
+  fieldValue,
+  findAnswerProblem,
+  isEncoded,
+  rawFields,
+  rawTrailers,
+  withoutField,
+  type AnswerHead,
+} from './answer-head.ts'
+import { errorCode } from './error-code.ts'
+import type { Cut, CutHow } from './exchange.ts'
+import type { ForwardOptions, ForwardOutcome } from './forward-options.ts'
+import { trailerFields } from './headers.ts'
+import { maxInterim, sendEarlyHints } from './interim.ts'
 import { requestBody, RequestBodyError } from './request-body.ts'
 import type { ResponseFilter } from './response-filter.ts'
-import type { UpstreamClient } from './upstream-client.ts'
+import { isResendable, LinkUse } from './upstream-link.ts'
 
-/** How a forwarded request ended. */
-export interface ForwardOutcome {
-  /** The status that the agent got; null when it got none. */
-  readonly status: number | null
-  readonly end: OutcomeEvent['end']
-  /** A short code of what failed. */
-  readonly error?: string
-}
-
-export interface ForwardOptions {
-  readonly client: UpstreamClient
-  readonly method: string
-  /** Raw path and query, forwarded byte for byte. */
-  readonly target: string
-  /** Flat name, value, name, value. */
-  readonly headers: string[]
-  readonly body: 'none' | 'stream' | Buffer
-  readonly exchange: Exchange
-  responseHeaders(raw: readonly string[] | readonly Buffer[]): string[]
-  readonly filter: ResponseFilter | undefined
-  /** Whether the upstream got a credential of ours: then its 401 is about that, not about the agent. */
-  readonly hasCredential: boolean
-  /** Answers in the agent's dialect, before any answer of the upstream was passed on. */
-  refusePending(cut: Cut | undefined, denial: Denial): void
-  readonly bodyGapTimeoutMs: number
-}
+export type { ForwardOptions, ForwardOutcome } from './forward-options.ts'
 
 /**
  * Sends one request and streams the answer back, with back-pressure both ways. Resolves when the agent's side is over:
- * complete, cut, gone or failed. A broken answer is a reset, never a clean end. Nothing is retried.
+ * complete, cut, gone or failed. A broken answer is a reset, never a clean end.
  */
 export function forward(
   req: IncomingMessage,
@@ -58,24 +47,21 @@ const smallAnswerBytes = 65_536
 /** How long a final message may take to leave before the connection is reset after all. */
 const finalMessageMs = 100
 
-interface Head {
-  readonly status: number
-  readonly message: string
-  readonly headers: string[]
-}
-
 class Forwarding implements Dispatcher.DispatchHandler {
   readonly #req: IncomingMessage
   readonly #res: ServerResponse
   readonly #options: ForwardOptions
   readonly #resolve: (outcome: ForwardOutcome) => void
+  readonly linkUse = new LinkUse()
   #controller: Dispatcher.DispatchController | undefined
   /** Held until the first bytes, when the whole answer is small or is looked at. */
-  #head: Head | undefined
+  #head: AnswerHead | undefined
   #answerLength: number | undefined
   #filter: ResponseFilter | undefined
   /** Set when the answer cannot be completed any more. */
   #failure: string | undefined
+  #interimCount = 0
+  #isRetried = false
   #refused = false
   #ended = false
 
@@ -94,6 +80,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
 
   dispatch(): void {
     const { client, method, target, headers, body, exchange, bodyGapTimeoutMs } = this.#options
+    if (body === 'stream') sendContinue(this.#req, this.#res)
     client.dispatcher.dispatch(
       {
         path: target,
@@ -111,6 +98,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller
+    this.linkUse.start()
     if (this.#options.exchange.cut || this.#res.closed) controller.abort(abortion)
   }
 
@@ -120,7 +108,10 @@ class Forwarding implements Dispatcher.DispatchHandler {
     _headers: unknown,
     message = '',
   ): void {
-    if (this.#isOver() || status < 200) return
+    if (this.#isOver()) return
+    if (status < 200) return this.#passInterim(controller, status)
+    const problem = findAnswerProblem(status, rawFields(controller))
+    if (problem !== undefined) return this.#refuse(deny('upstream-unreachable', problem))
     if (this.#options.hasCredential && (status === 401 || status === 407)) {
       return this.#refuse(deny('upstream-credential-rejected', `the upstream answered ${status}`))
     }
@@ -141,15 +132,15 @@ class Forwarding implements Dispatcher.DispatchHandler {
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     const { exchange } = this.#options
     if (this.#isOver()) return
-    const bytes = this.#filter ? this.#filterChunk(this.#filter, chunk) : chunk
+    const filter = this.#filter
+    const bytes = filter ? this.#filtered(() => filter.chunk(chunk)) : chunk
     if (bytes === undefined || bytes.length === 0) return
     exchange.bytesDown += bytes.length
     const isWhole = this.#head !== undefined && !this.#filter && bytes.length === this.#answerLength
     this.#sendHead({ flush: false })
     if (isWhole) {
       this.#ended = true
-      this.#res.end(bytes)
-      return
+      return void this.#res.end(bytes)
     }
     if (!this.#res.write(bytes)) {
       controller.pause()
@@ -157,13 +148,17 @@ class Forwarding implements Dispatcher.DispatchHandler {
     }
   }
 
-  onResponseEnd(): void {
+  onResponseEnd(controller: Dispatcher.DispatchController): void {
     if (this.#isOver() || this.#ended) return
-    const rest = this.#filter ? this.#endFilter(this.#filter) : undefined
+    const filter = this.#filter
+    const rest = filter ? this.#filtered(() => filter.end()) : undefined
     if (this.#isOver()) return
     this.#sendHead({ flush: false })
     if (rest) this.#options.exchange.bytesDown += rest.length
     this.#ended = true
+    if (!filter && takesTrailers(this.#req)) {
+      this.#res.addTrailers(trailerFields(rawTrailers(controller)))
+    }
     this.#res.end(rest)
   }
 
@@ -172,9 +167,33 @@ class Forwarding implements Dispatcher.DispatchHandler {
     // The agent's fault, not the upstream's: `closed()` says which.
     if (error instanceof RequestBodyError) return resetClient(this.#res)
     const code = errorCode(error)
+    if (this.#isRetryable(code)) return this.#retry()
     if (!this.#res.headersSent) return this.#refuse(deny('upstream-unreachable', code))
     this.#failure = code
     resetClient(this.#res)
+  }
+
+  #passInterim(controller: Dispatcher.DispatchController, status: number): void {
+    this.#interimCount += 1
+    if (this.#interimCount > maxInterim) {
+      return this.#refuse(deny('upstream-unreachable', 'ERR_INTERIM_ANSWERS'))
+    }
+    const headers = this.#options.responseHeaders(rawFields(controller))
+    if (status === 103) sendEarlyHints(this.#res, { req: this.#req, headers })
+  }
+
+  #isRetryable(code: string): boolean {
+    const { method, body } = this.#options
+    if (this.#isRetried || body !== 'none' || !isResendable(method)) return false
+    return !this.#head && !this.#res.headersSent && this.linkUse.wasStale(code)
+  }
+
+  #retry(): void {
+    this.#isRetried = true
+    // undici is still taking the connection down. A revocation may land before the turn comes.
+    setImmediate(() => {
+      if (!this.#isOver()) this.dispatch()
+    })
   }
 
   // What an order to cut does.
@@ -238,17 +257,9 @@ class Forwarding implements Dispatcher.DispatchHandler {
     return filter.head({ status, contentType: contentType.trim().toLowerCase() }) === 'rewrite'
   }
 
-  #filterChunk(filter: ResponseFilter, chunk: Buffer): Buffer | undefined {
+  #filtered(look: () => Buffer | undefined): Buffer | undefined {
     try {
-      return filter.chunk(chunk)
-    } catch (error) {
-      return this.#filterFailed(error)
-    }
-  }
-
-  #endFilter(filter: ResponseFilter): Buffer | undefined {
-    try {
-      return filter.end()
+      return look()
     } catch (error) {
       return this.#filterFailed(error)
     }
@@ -284,62 +295,5 @@ class Forwarding implements Dispatcher.DispatchHandler {
   }
 }
 
-/** How long an agent may go on sending a body whose answer it already has. */
-const lingerMs = 1_000
-
-/** The rest of a body must never be read as a next request: it is thrown away, or the connection ends. */
-function discardRest(req: IncomingMessage): void {
-  const { socket } = req
-  if (socket.destroyed) return
-  // A listener, because `resume()` does nothing while the upstream's side still waits for a next piece.
-  req.on('data', () => undefined)
-  const timer = setTimeout(() => socket.destroy(), lingerMs)
-  timer.unref()
-  req.once('close', () => clearTimeout(timer))
-}
-
 /** One value for all aborts: a stack per cut stream would be the dearest part of a cut. */
 const abortion = new Error('The exchange is over')
-
-/** The answer's fields as they came: the parsed map would join or drop repeated ones. */
-export function rawFields({
-  rawHeaders,
-}: Dispatcher.DispatchController): readonly string[] | readonly Buffer[] {
-  return Array.isArray(rawHeaders) ? rawHeaders : []
-}
-
-/** RST, not FIN: a client that reads until close would take a FIN for the end of the answer (RFC 9112 section 8). */
-function resetClient(res: ServerResponse): void {
-  res.socket?.resetAndDestroy()
-}
-
-/** We asked for no encoding: what comes encoded all the same cannot be looked at. */
-function isEncoded(headers: readonly string[]): boolean {
-  const coding = fieldValue(headers, 'content-encoding')
-  return coding !== undefined && coding.toLowerCase() !== 'identity'
-}
-
-function contentLength(headers: readonly string[]): number | undefined {
-  const value = fieldValue(headers, 'content-length')
-  return value === undefined ? undefined : Number(value)
-}
-
-function fieldValue(headers: readonly string[], name: string): string | undefined {
-  for (let index = 0; index + 1 < headers.length; index += 2) {
-    const field = headers[index]
-    if (field?.length === name.length && field.toLowerCase() === name) return headers[index + 1]
-  }
-  return undefined
-}
-
-function withoutField(headers: string[], name: string): void {
-  for (let index = headers.length - 2; index >= 0; index -= 2) {
-    if (headers[index]?.toLowerCase() === name) headers.splice(index, 2)
-  }
-}
-
-/** The library's or the system's short code: messages may quote what the upstream sent. */
-function errorCode(error: unknown): string {
-  if (!(error instanceof Error)) return 'ERR_UNKNOWN'
-  return 'code' in error && typeof error.code === 'string' ? error.code : error.name
-}

@@ -43,6 +43,7 @@ export function outboundHeaders(
     out.push(name, value)
   }
   if (stripAcceptEncoding) out.push('accept-encoding', 'identity')
+  out.push('via', via)
   for (const [name, value] of injected) out.push(name, value)
   return out
 }
@@ -52,6 +53,26 @@ export function outboundHeaders(
  * statements stays out: an upstream's 401 is about us, and only we speak in `chaperone-*`.
  */
 export function inboundResponseHeaders(
+  raw: readonly string[] | readonly Buffer[],
+  { allowSetCookie }: { readonly allowSetCookie: boolean },
+): string[] {
+  const out = passedFields(raw, { allowSetCookie })
+  out.push('via', via)
+  return out
+}
+
+/** What stands behind an answer's body, for an agent that reads it: never framing, routing or a credential (RFC 9110 section 6.5.1). */
+export function trailerFields(raw: readonly string[] | readonly Buffer[]): [string, string][] {
+  const trailers: [string, string][] = []
+  for (const [name, value] of pairs(passedFields(raw, { allowSetCookie: false }))) {
+    const folded = foldName(name)
+    const isMisplaced = headOnly.has(folded) || folded.startsWith('content-')
+    if (!isMisplaced && !isOwnedField(folded)) trailers.push([name, value])
+  }
+  return trailers
+}
+
+function passedFields(
   raw: readonly string[] | readonly Buffer[],
   { allowSetCookie }: { readonly allowSetCookie: boolean },
 ): string[] {
@@ -109,6 +130,23 @@ export function connectionOptions(rawHeaders: readonly string[]): readonly strin
     .map((option) => foldName(option.trim()))
     .filter((option) => option !== '')
 }
+
+/** RFC 9110 section 7.6.3. Under a name of ours: which host the agent runs on is nobody's business. */
+const via = '1.1 chaperone'
+
+/** Fields that a reader acts on before it has the body. */
+const headOnly: ReadonlySet<string> = new Set([
+  'age',
+  'cache-control',
+  'date',
+  'expires',
+  'location',
+  'mcp-session-id',
+  'pragma',
+  'retry-after',
+  'vary',
+  'warning',
+])
 
 /** A decimal without sign, space or leading zero, within exact integers. */
 export const canonicalLength = /^(?:0|[1-9]\d{0,14})$/

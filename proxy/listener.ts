@@ -111,6 +111,8 @@ function createHttpServer(state: State): Server {
   server.maxConnections = limits.maxConnections
   server.on('connection', (socket: Socket) => admit(state, socket))
   server.on('request', (req: IncomingMessage, res: ServerResponse) => serve(state, { req, res }))
+  // Without this listener Node answers 100 before anything was decided.
+  server.on('checkContinue', (req, res) => serve(state, { req, res }))
   server.on('upgrade', (req, stream, head) => serveUpgrade(state, { req, stream, head }))
   server.on('connect', (_req, stream: Duplex) => endWith(stream, 405))
   server.on('checkExpectation', (req, res) => refuseExpectation(state, { req, res }))

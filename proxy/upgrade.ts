@@ -5,10 +5,12 @@ import type { Duplex } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
+import { findAnswerProblem, rawFields } from './answer-head.ts'
 import type { Cut, CutHow, Exchange } from './exchange.ts'
-import { rawFields, type ForwardOutcome } from './forward.ts'
+import type { ForwardOutcome } from './forward.ts'
+import { sendPlainAnswer, type PlainAnswer } from './plain-answer.ts'
 import type { UpstreamClient } from './upstream-client.ts'
-import { closeFrame, WebSocketFrames } from './websocket-frames.ts'
+import { closeFrame, maskedCloseFrame, WebSocketFrames } from './websocket-frames.ts'
 
 /** Refuses an upgrade that is not one whole WebSocket handshake (RFC 6455 section 4.2.1). */
 export function checkHandshake({ method, headers }: IncomingMessage): Denial | undefined {
@@ -59,13 +61,21 @@ export function upgrade(options: UpgradeOptions): Promise<ForwardOutcome> {
 
 /** How long a close frame may take to be answered before the connection is reset. */
 const closeMs = 500
+/** How long one side may stay open after the other has ended: a WebSocket has no half (RFC 6455 section 7.1.1). */
+const halfOpenMs = 2_000
+/** An answer that is no switch says why in few words. */
+const maxAnswerBytes = 65_536
 
 class Upgrading implements Dispatcher.DispatchHandler {
   readonly #options: UpgradeOptions
   readonly #resolve: (outcome: ForwardOutcome) => void
-  readonly #frames = new WebSocketFrames()
+  /** What the agent got, and what the upstream got. */
+  readonly #down = new WebSocketFrames()
+  readonly #up = new WebSocketFrames()
   #controller: Dispatcher.DispatchController | undefined
   #upstream: Duplex | undefined
+  #answer: PlainAnswer | undefined
+  #isAnswered = false
   #refused: string | undefined
   #failure: string | undefined
 
@@ -108,11 +118,42 @@ class Upgrading implements Dispatcher.DispatchHandler {
     this.#join(upstream)
   }
 
-  /** Any other answer than 101. */
-  onResponseStart(_controller: unknown, status: number): void {
+  /** Any other answer than 101: it passes as an answer to a plain request would. */
+  onResponseStart(
+    controller: Dispatcher.DispatchController,
+    status: number,
+    _headers: unknown,
+    message = '',
+  ): void {
     if (this.#isOver() || status < 200) return
-    const code = status === 401 ? 'upstream-credential-rejected' : 'upstream-unreachable'
-    this.#refuse(deny(code, `the upstream answered ${status} to the upgrade`))
+    if (status === 401 || status === 407) {
+      const detail = `the upstream answered ${status} to the upgrade`
+      return this.#refuse(deny('upstream-credential-rejected', detail))
+    }
+    const raw = rawFields(controller)
+    const problem = findAnswerProblem(status, raw)
+    if (problem !== undefined) return this.#refuse(deny('upstream-unreachable', problem))
+    const headers = this.#options.responseHeaders(raw)
+    this.#answer = { status, message, headers, pieces: [], length: 0 }
+  }
+
+  onResponseData(_controller: unknown, chunk: Buffer): void {
+    const answer = this.#answer
+    if (this.#isOver() || !answer) return
+    answer.pieces.push(chunk)
+    answer.length += chunk.length
+    if (answer.length > maxAnswerBytes) {
+      this.#refuse(deny('upstream-unreachable', 'the answer to the upgrade is too large'))
+    }
+  }
+
+  onResponseEnd(): void {
+    const answer = this.#answer
+    if (this.#isOver() || !answer) return
+    const { res, exchange } = this.#options
+    exchange.bytesDown += answer.length
+    this.#isAnswered = true
+    sendPlainAnswer(res, answer)
   }
 
   onResponseError(_controller: unknown, error: Error): void {
@@ -126,7 +167,7 @@ class Upgrading implements Dispatcher.DispatchHandler {
       this.#options.refusePending(cut, deny(cut.code, 'cut while in flight'))
       return 'denied'
     }
-    if (this.#frames.atBoundary && socket.writableLength === 0) {
+    if (this.#down.atBoundary && socket.writableLength === 0) {
       socket.write(closeFrame(cut.code))
       socket.destroySoon()
       setTimeout(() => socket.resetAndDestroy(), closeMs).unref()
@@ -137,8 +178,14 @@ class Upgrading implements Dispatcher.DispatchHandler {
   }
 
   cutUpstream(): void {
-    if (this.#upstream) this.#upstream.destroy()
-    else this.#controller?.abort(abortion)
+    const upstream = this.#upstream
+    if (!upstream) return this.#controller?.abort(abortion)
+    const { cut } = this.#options.exchange
+    if (upstream.writableEnded) return
+    if (!cut || !this.#up.atBoundary || upstream.writableLength > 0) return void upstream.destroy()
+    upstream.end(maskedCloseFrame(cut.code))
+    upstream.resume()
+    setTimeout(() => upstream.destroy(), closeMs).unref()
   }
 
   /** An agent that ends its side before the switch waits for nothing any more. */
@@ -148,7 +195,12 @@ class Upgrading implements Dispatcher.DispatchHandler {
 
   #isOver(): boolean {
     const { exchange, socket } = this.#options
-    return this.#refused !== undefined || exchange.cut !== undefined || socket.destroyed
+    return (
+      this.#refused !== undefined ||
+      this.#isAnswered ||
+      exchange.cut !== undefined ||
+      socket.destroyed
+    )
   }
 
   #refuse(denial: Denial): void {
@@ -171,6 +223,7 @@ class Upgrading implements Dispatcher.DispatchHandler {
     const { socket, head, exchange } = this.#options
     const toUpstream = (chunk: Buffer): void => {
       if (exchange.cut) return
+      this.#up.push(chunk)
       exchange.bytesUp += chunk.length
       if (upstream.write(chunk)) return
       socket.pause()
@@ -178,7 +231,7 @@ class Upgrading implements Dispatcher.DispatchHandler {
     }
     const toAgent = (chunk: Buffer): void => {
       if (exchange.cut) return
-      this.#frames.push(chunk)
+      this.#down.push(chunk)
       exchange.bytesDown += chunk.length
       if (socket.write(chunk)) return
       upstream.pause()
@@ -187,12 +240,28 @@ class Upgrading implements Dispatcher.DispatchHandler {
     socket.off('end', this.#leftEarly)
     if (head.length > 0) toUpstream(head)
     socket.on('data', toUpstream)
-    socket.on('end', () => upstream.end())
+    socket.on('end', () => {
+      upstream.end()
+      this.#boundHalf(upstream)
+    })
     upstream.on('data', toAgent)
-    upstream.on('end', () => socket.end())
+    upstream.on('end', () => {
+      socket.end()
+      this.#boundHalf(upstream)
+    })
     upstream.on('close', () => {
       if (!exchange.cut) socket.destroySoon()
     })
+  }
+
+  #boundHalf(upstream: Duplex): void {
+    const { socket } = this.#options
+    const timer = setTimeout(() => {
+      upstream.destroy()
+      socket.destroy()
+    }, halfOpenMs)
+    timer.unref()
+    socket.once('close', () => clearTimeout(timer))
   }
 
   #upstreamFailed(error: Error): void {
@@ -202,15 +271,21 @@ class Upgrading implements Dispatcher.DispatchHandler {
     socket.resetAndDestroy()
   }
 
+  /** A close frame that is on its way to the upstream goes on: it has its own deadline. */
+  #leaveUpstream(): void {
+    if (!this.#upstream) this.#controller?.abort(abortion)
+    else if (!this.#options.exchange.cut) this.#upstream.destroy()
+  }
+
   /** The agent's side is over, whoever ended it. */
   closed(): void {
-    const { exchange, socket } = this.#options
-    const status = this.#upstream ? 101 : null
-    this.cutUpstream()
+    const { exchange, socket, res } = this.#options
+    const status = this.#upstream ? 101 : this.#isAnswered ? res.statusCode : null
+    this.#leaveUpstream()
     if (exchange.cut) return this.#resolve({ status, end: 'cut' })
     const error = this.#refused ?? this.#failure
     if (error !== undefined) return this.#resolve({ status, end: 'upstream-failed', error })
-    const isComplete = this.#upstream !== undefined && !socket.errored
+    const isComplete = this.#isAnswered ? res.writableFinished : !!this.#upstream && !socket.errored
     this.#resolve({ status, end: isComplete ? 'complete' : 'client-gone' })
   }
 }

@@ -1,7 +1,8 @@
 import { lookup } from 'node:dns'
 import { BlockList, isIP, type LookupFunction } from 'node:net'
-import { Pool, type Dispatcher } from 'undici'
+import { buildConnector, Pool, type Client, type Dispatcher } from 'undici'
 import type { UpstreamConfig } from '../config/schema.ts'
+import { LinkedClient, type UpstreamLink } from './upstream-link.ts'
 
 /** Connections to one upstream. */
 export interface UpstreamClient {
@@ -32,8 +33,7 @@ export function createUpstreamClient({ config, ca }: UpstreamClientOptions): Ups
       `Upstream "${config.name}": Expected a public address, or allowPrivateAddresses: true`,
     )
   }
-  const pool = new Pool(origin, {
-    connections: config.maxConnections,
+  const options: Client.Options = {
     pipelining: 1,
     // One socket would carry all tasks: a cut would reach across them.
     allowH2: false,
@@ -41,14 +41,41 @@ export function createUpstreamClient({ config, ca }: UpstreamClientOptions): Ups
     // A silent stream is a live stream: what ends it is the cut.
     bodyTimeout: 0,
     keepAliveTimeout: 4_000,
-    connect: {
-      timeout: config.connectTimeout,
-      noDelay: true,
-      ...(ca !== undefined && { ca }),
-      ...(guarded && { lookup: guardedLookup }),
-    },
+  }
+  const connect = buildConnector({
+    allowH2: false,
+    timeout: config.connectTimeout,
+    noDelay: true,
+    ...(ca !== undefined && { ca }),
+    ...(guarded && { lookup: guardedLookup }),
+  })
+  const pool = new Pool(origin, {
+    ...options,
+    connections: config.maxConnections,
+    factory: (url) => linkedClient(url, { options, connect }),
   })
   return { dispatcher: pool, close: () => pool.close() }
+}
+
+function linkedClient(
+  url: URL,
+  {
+    options,
+    connect,
+  }: { readonly options: Client.Options; readonly connect: buildConnector.connector },
+): Dispatcher {
+  const link: UpstreamLink = { socket: undefined, requests: 0 }
+  return new LinkedClient(url, {
+    ...options,
+    link,
+    connect: (target, callback) => {
+      connect(target, (...result) => {
+        link.socket = result[1] ?? undefined
+        link.requests = 0
+        callback(...result)
+      })
+    },
+  })
 }
 
 /** Private, link-local, loopback, metadata, multicast and reserved ranges: where a name must not lead by itself. */

@@ -1,3 +1,5 @@
+import { randomBytes } from 'node:crypto'
+
 /**
  * Follows the frames of one direction of a WebSocket (RFC 6455 section 5.2), to know where one ends: a close frame may
  * stand only between frames.
@@ -45,6 +47,18 @@ function payloadLength(header: Buffer): bigint | undefined {
 
 /** An unmasked close frame, as servers send it: 1008 (policy violation) and the reason, at most 123 bytes. */
 export function closeFrame(reason: string): Buffer {
+  const payload = closePayload(reason)
+  return Buffer.concat([Buffer.from([0x88, payload.length]), payload])
+}
+
+/** The same as a client sends it: RFC 6455 section 5.3 wants a mask that nobody can foresee. */
+export function maskedCloseFrame(reason: string): Buffer {
+  const mask = randomBytes(4)
+  const payload = closePayload(reason).map((byte, index) => byte ^ (mask[index % 4] ?? 0))
+  return Buffer.concat([Buffer.from([0x88, 0x80 | payload.length]), mask, payload])
+}
+
+function closePayload(reason: string): Buffer {
   const text = Buffer.from(reason, 'utf8').subarray(0, 123)
-  return Buffer.concat([Buffer.from([0x88, text.length + 2, 0x03, 0xf0]), text])
+  return Buffer.concat([Buffer.from([0x03, 0xf0]), text])
 }

@@ -182,7 +182,8 @@ function expectOnlyOurs(
   { sent, arrived }: { readonly sent: readonly Field[]; readonly arrived: readonly Field[] },
 ): void {
   const names = arrived.map(([name]) => name.toLowerCase().replaceAll('_', '-'))
-  expect(names.filter((name) => ownedForm.test(name))).toEqual([])
+  expect(names.filter((name) => ownedForm.test(name))).toEqual(['via'])
+  expect(arrived.filter(([name]) => name === 'via')).toEqual([['via', '1.1 chaperone']])
   expect(arrived.filter(([name]) => name.toLowerCase() === 'authorization')).toEqual([
     ['authorization', `Bearer ${injectedSecret}`],
   ])

@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { Config } from '../../config/schema.ts'
 import { Exchanges } from '../../proxy/exchanges.ts'
+import { gate } from '../../proxy/gate.ts'
 import { forward, type ForwardOutcome } from '../../proxy/forward.ts'
 import { inboundResponseHeaders, outboundHeaders } from '../../proxy/headers.ts'
 import { createListener } from '../../proxy/listener.ts'
@@ -9,9 +10,12 @@ import { refuseArrival } from '../../proxy/refuse-arrival.ts'
 import type { ResponseFilter } from '../../proxy/response-filter.ts'
 import type { Arrival } from '../../proxy/arrival.ts'
 import { denialOfCut } from '../../proxy/denial.ts'
+import { parseTarget } from '../../proxy/target.ts'
 import { systemClock } from '../../proxy/system-clock.ts'
 import { upgrade } from '../../proxy/upgrade.ts'
 import { createUpstreamClient } from '../../proxy/upstream-client.ts'
+import { deny } from '../../policy/denial.ts'
+import type { Denial } from '../../policy/types.ts'
 import { grantChain } from '../../policy/grant.ts'
 import { grant, http } from './decide-input.ts'
 
@@ -44,6 +48,9 @@ export interface RelayOptions {
   readonly hasCredential?: boolean
   readonly maxConnections?: number
   readonly bodyGapTimeoutMs?: number
+  readonly headersTimeoutMs?: number
+  /** Refuses first what has more than one reading, as the first step does. */
+  readonly gated?: boolean
   /** Runs before the request is forwarded, as the steps before do. */
   readonly before?: () => Promise<void>
 }
@@ -72,7 +79,7 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
       allowPrivateAddresses: true,
       unsafeAllowSetCookie: false,
       connectTimeout: 5_000,
-      headersTimeout: 10_000,
+      headersTimeout: options.headersTimeoutMs ?? 10_000,
       maxConnections: options.maxConnections ?? 16,
     },
     ca: undefined,
@@ -82,6 +89,11 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
     limits,
     log: { error: () => undefined },
     async handle(arrival) {
+      const refusal = options.gated === true ? firstStep(arrival) : undefined
+      if (refusal) {
+        refuseArrival(arrival, refusal, { decisionId: 'd1', txn: undefined, message: undefined })
+        return
+      }
       using exchange = exchanges.track({
         chain: grantChain(grant()),
         operation: http('GET'),
@@ -115,6 +127,13 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
       await upstream.close()
     },
   }
+}
+
+function firstStep({ req }: Arrival): Denial | undefined {
+  const denial = gate(req)
+  if (denial) return denial
+  const target = parseTarget(req.url ?? '')
+  return target.ok ? undefined : deny('request-refused', target.detail)
 }
 
 function relay(
@@ -164,7 +183,8 @@ function relay(
   })
 }
 
-async function startRawUpstream() {
+/** An upstream that the test plays byte by byte. */
+export async function startRawUpstream() {
   const peers: Peer[] = []
   const waiting: ((peer: Peer) => void)[] = []
   let count = 0
@@ -198,7 +218,8 @@ async function startRawUpstream() {
   }
 }
 
-function watch(socket: Socket): Peer {
+/** Follows what comes on a socket, and how it ends. */
+export function watch(socket: Socket): Peer {
   let text = ''
   let bytes = 0
   const ended = Promise.withResolvers<'fin' | 'reset'>()

@@ -1,6 +1,11 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { inboundResponseHeaders, outboundHeaders, outboundQuery } from '../../proxy/headers.ts'
+import {
+  inboundResponseHeaders,
+  outboundHeaders,
+  outboundQuery,
+  trailerFields,
+} from '../../proxy/headers.ts'
 
 const options = {
   host: 'api.example.org',
@@ -47,6 +52,8 @@ const stripped = [
   'HTTP2-Settings',
 ]
 
+const via = ['via', '1.1 chaperone']
+
 function namesOf(flat: readonly string[]): string[] {
   return flat.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase())
 }
@@ -65,6 +72,8 @@ describe('outboundHeaders()', () => {
       'b',
       'Content-Length',
       '5',
+      'via',
+      '1.1 chaperone',
       'authorization',
       'Bearer ours',
       'x-tenant-key',
@@ -86,6 +95,8 @@ describe('outboundHeaders()', () => {
       'api.example.org',
       'Content-Length',
       '5',
+      'via',
+      '1.1 chaperone',
       'authorization',
       'Bearer ours',
       'x-tenant-key',
@@ -96,7 +107,7 @@ describe('outboundHeaders()', () => {
   test('writes one Content-Length, and only a canonical one', () => {
     const raw = ['Content-Length', '05', 'content-length', '5', 'Content-Length', '6']
     const out = outboundHeaders(raw, { ...options, slots: [], injected: [] })
-    expect(out).toEqual(['host', 'api.example.org', 'content-length', '5'])
+    expect(out).toEqual(['host', 'api.example.org', 'content-length', '5', ...via])
   })
 
   test('asks for a readable answer when it must be looked into', () => {
@@ -105,7 +116,7 @@ describe('outboundHeaders()', () => {
       injected: [],
       stripAcceptEncoding: true,
     })
-    expect(out).toEqual(['host', 'api.example.org', 'accept-encoding', 'identity'])
+    expect(out).toEqual(['host', 'api.example.org', 'accept-encoding', 'identity', ...via])
   })
 
   test('keeps the fields of WebSocket for an upgrade alone, and leaves Connection and Upgrade to undici', () => {
@@ -124,6 +135,7 @@ describe('outboundHeaders()', () => {
       'api.example.org',
       'Sec-WebSocket-Key',
       'k',
+      ...via,
     ])
     expect(namesOf(outboundHeaders(raw, options))).not.toContain('sec-websocket-key')
   })
@@ -149,9 +161,9 @@ describe('outboundHeaders()', () => {
         const out = outboundHeaders(fields.flat(), options)
         const names = namesOf(out).map((name) => name.replaceAll('_', '-'))
         expect(names[0]).toBe('host')
-        expect(names.slice(-2)).toEqual(['authorization', 'x-tenant-key'])
+        expect(names.slice(-3)).toEqual(['via', 'authorization', 'x-tenant-key'])
         const forbidden = new Set(stripped.map((name) => name.toLowerCase()))
-        expect(names.slice(1, -2).filter((name) => forbidden.has(name))).toEqual([])
+        expect(names.slice(1, -3).filter((name) => forbidden.has(name))).toEqual([])
         expect(out.slice(-4)).toEqual(options.injected.flat())
       }),
       { numRuns: 2_000 },
@@ -199,6 +211,7 @@ describe('inboundResponseHeaders()', () => {
       'text/plain',
       'Retry-After',
       '3',
+      ...via,
     ])
   })
 
@@ -213,12 +226,45 @@ describe('inboundResponseHeaders()', () => {
       'b=2',
       'Retry-After',
       '3',
+      ...via,
     ])
   })
 
   test('keeps the length that Connection lists', () => {
     const raw = ['Connection', 'content-length', 'Content-Length', '5']
-    expect(inboundResponseHeaders(raw, { allowSetCookie: false })).toEqual(['Content-Length', '5'])
+    expect(inboundResponseHeaders(raw, { allowSetCookie: false })).toEqual([
+      'Content-Length',
+      '5',
+      ...via,
+    ])
+  })
+})
+
+describe('trailerFields()', () => {
+  test('keeps what may stand behind a body, and no framing, cookie, credential or word of ours', () => {
+    const raw = [
+      'X-Checksum',
+      'abc',
+      'Content-Length',
+      '5',
+      'Content_Type',
+      'text/html',
+      'Transfer-Encoding',
+      'chunked',
+      'Set-Cookie',
+      'a=1',
+      'Authorization',
+      'Bearer x',
+      'Cache-Control',
+      'public',
+      'Mcp-Session-Id',
+      's',
+      'Chaperone-Denial',
+      'policy-denied',
+      'Connection',
+      'close',
+    ]
+    expect(trailerFields(raw)).toEqual([['X-Checksum', 'abc']])
   })
 })
 

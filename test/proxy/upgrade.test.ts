@@ -67,7 +67,7 @@ describe('upgrade()', () => {
     await settle()
     agent.socket.write('two')
     await settle()
-    expect(upstream.text()).not.toContain('one')
+    expect(upstream.text()).not.toContain('\r\n\r\none')
     upstream.socket.write(switching(accept))
     await upstream.has('\r\n\r\nonetwo')
     agent.socket.write('three')
@@ -77,7 +77,6 @@ describe('upgrade()', () => {
   test.each([
     ['a wrong accept', switching(accept.replace(/^./, '!')), 'upstream-unreachable'],
     ['no accept', switching('').replace(/Sec-.*\r\n/, ''), 'upstream-unreachable'],
-    ['a 200', 'HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecret', 'upstream-unreachable'],
     ['a 401', 'HTTP/1.1 401 No\r\nContent-Length: 6\r\n\r\nsecret', 'upstream-credential-rejected'],
     ['no HTTP', 'SSH-2.0-x\r\n', 'upstream-unreachable'],
   ])('refuses when the upstream answers with %s', async (_, answer, code) => {
@@ -91,6 +90,50 @@ describe('upgrade()', () => {
     expect(await agent.ended).toBe('fin')
     expect(await upstream.ended).toBeDefined()
     expect(await relay.ended(1)).toEqual([{ status: null, end: 'upstream-failed', error: code }])
+  })
+
+  test('passes an answer that is no switch, whole and with a length, and ends with it', async () => {
+    await using relay = await startRelay()
+    const agent = relay.agent(handshake)
+    const upstream = await asked(relay)
+    upstream.socket.write(
+      'HTTP/1.1 404 Gone Away\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\nAlt-Svc: h3\r\n\r\n2\r\nno\r\n',
+    )
+    await settle()
+    expect(agent.text()).toBe('')
+    upstream.socket.write('0\r\n\r\n')
+    expect(await agent.ended).toBe('fin')
+    expect(agent.text()).toBe(
+      'HTTP/1.1 404 Gone Away\r\nX-A: 1\r\nvia: 1.1 chaperone\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno',
+    )
+    expect(await relay.ended(1)).toEqual([{ status: 404, end: 'complete' }])
+  })
+
+  test('gives an answer that is no switch one length', async () => {
+    await using relay = await startRelay()
+    const agent = relay.agent(handshake)
+    const upstream = await asked(relay)
+    upstream.socket.write('HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno')
+    expect(await agent.ended).toBe('fin')
+    expect(agent.text()).toBe(
+      'HTTP/1.1 403 No\r\nvia: 1.1 chaperone\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno',
+    )
+  })
+
+  test.each([
+    ['too large', `HTTP/1.1 404 No\r\nContent-Length: 70000\r\n\r\n${'x'.repeat(70_000)}`],
+    ['broken off', 'HTTP/1.1 404 No\r\nContent-Length: 7\r\n\r\nxxx'],
+    ['framed twice', 'HTTP/1.1 404 No\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nxxx'],
+  ])('refuses when an answer that is no switch is %s', async (_, answer) => {
+    await using relay = await startRelay()
+    const agent = relay.agent(handshake)
+    const upstream = await asked(relay)
+    upstream.socket.end(answer)
+    expect(await agent.has('"code":"upstream-unreachable"')).toMatch(/^HTTP\/1\.1 502 /)
+    expect(agent.text()).not.toContain('xxx')
+    expect(await relay.ended(1)).toEqual([
+      { status: null, end: 'upstream-failed', error: 'upstream-unreachable' },
+    ])
   })
 
   test.each([
@@ -197,6 +240,29 @@ describe('upgrade() when its exchange is cut', () => {
     expect(agent.text().endsWith(closeFrame)).toBe(true)
     expect(upstream.text()).not.toContain('late')
     expect(await relay.ended(1)).toEqual([{ status: 101, end: 'cut' }])
+  })
+
+  test('tells the upstream with a masked 1008 between two frames of the agent', async () => {
+    await using relay = await startRelay()
+    const { agent, upstream } = await joined(relay)
+    agent.socket.write('\x81\x82mask\x05\x08', 'latin1')
+    const before = await upstream.has('mask\x05\x08')
+    relay.exchanges.cutAll('task-terminated')
+    expect(await upstream.ended).toBe('fin')
+    const frames = Buffer.from(upstream.text().slice(before.length), 'latin1')
+    expect([...frames.subarray(0, 2)]).toEqual([0x88, 0x80 | 17])
+    const payload = frames.subarray(6).map((byte, index) => byte ^ (frames[2 + (index % 4)] ?? 0))
+    expect(payload).toEqual(Buffer.from('\x03\xf0task-terminated', 'latin1'))
+  })
+
+  test('tells the upstream nothing within a frame of the agent', async () => {
+    await using relay = await startRelay()
+    const { agent, upstream } = await joined(relay)
+    agent.socket.write('\x81\x82mask\x05', 'latin1')
+    const before = await upstream.has('mask\x05')
+    relay.exchanges.cutAll('task-terminated')
+    await upstream.ended
+    expect(upstream.text()).toBe(before)
   })
 
   test('resets within a frame: a close frame there would be payload', async () => {

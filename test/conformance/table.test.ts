@@ -1,0 +1,40 @@
+import { existsSync, readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { probes } from './probes.ts'
+
+const page = readFileSync(new URL('../../docs/conformance.md', import.meta.url), 'utf8')
+const [, rulesPart = '', matrixPart = ''] = page.split(/^## /m)
+const rows = rulesPart
+  .split('\n')
+  .filter((line) => /^\| +\d/.test(line))
+  .map((line) => line.split('|').map((cell) => cell.trim()))
+const rules = Array.from({ length: 44 }, (_, index) => index + 1)
+const suite = 'test/conformance/rules.test.ts'
+
+describe('docs/conformance.md', () => {
+  test('has one row for each rule, in order', () => {
+    expect(rows.map(([, rule]) => Number(rule))).toEqual(rules)
+  })
+
+  test.each(rows)('%s rule %s names the tests that hold it, or why there is none', (...row) => {
+    const [, rule, what, heldBy = '', remark = ''] = row
+    const files = [...heldBy.matchAll(/\]\(\.\.\/([^)]+)\)/g)].map(([, file = '']) => file)
+    const isExcused = ['out of scope', 'known limit'].includes(heldBy) && remark !== ''
+    const isProbed = probes.some((probe) => probe.rule === Number(rule))
+    expect(what).not.toBe('')
+    expect(files.filter((file) => !existsSync(new URL(`../../${file}`, import.meta.url)))).toEqual(
+      [],
+    )
+    expect(files.length > 0).toBe(!isExcused)
+    expect(files.includes(suite)).toBe(isProbed)
+  })
+
+  test('shows the matrix of the probes that there are, and all of them kept here', () => {
+    const verdicts = matrixPart
+      .split('\n')
+      .filter((line) => /^\| +\d/.test(line))
+      .map((line) => line.replaceAll('\\|', '').split('|'))
+    expect(verdicts.map(([, rule]) => Number(rule))).toEqual(probes.map(({ rule }) => rule))
+    expect(verdicts.map(([, , , ours]) => ours?.trim())).toEqual(probes.map(() => 'yes'))
+  })
+})
