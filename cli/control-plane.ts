@@ -1,10 +1,12 @@
 import type { Config } from '../config/schema.ts'
+import { liftVerifier } from '../proxy/lift-verifier.ts'
 import type { Log } from '../proxy/log.ts'
 import type { Clock } from '../policy/types.ts'
 import { createEmbeddedGrantStore } from '../revocation/embedded-grant-store.ts'
 import { createEmbeddedRevocation } from '../revocation/embedded.ts'
 import type { RevocationFeed } from '../revocation/feed.ts'
 import type { GrantStore } from '../revocation/grant-store.ts'
+import { createPresence, type Presence } from '../revocation/presence.ts'
 import { createRedisFeed } from '../revocation/redis-feed.ts'
 import { createRedisGrantStore } from '../revocation/redis-grant-store.ts'
 
@@ -12,6 +14,8 @@ import { createRedisGrantStore } from '../revocation/redis-grant-store.ts'
 export interface ControlPlane extends AsyncDisposable {
   readonly feed: RevocationFeed
   readonly grants: GrantStore
+  /** How operators see the sidecar. Absent when it has its revocations to itself. */
+  readonly presence?: Presence
 }
 
 /** Opens what the configuration names. Returns at once: the feed connects when it is started, and keeps trying. */
@@ -20,22 +24,37 @@ export function openControlPlane(
   { clock, log }: { readonly clock: Clock; readonly log: Log },
 ): ControlPlane {
   const { revocation, trustDomain } = config
+  const verifyLift = liftVerifier(config)
   if (revocation.source === 'embedded') {
-    const { feed } = createEmbeddedRevocation({ clock })
+    const { feed } = createEmbeddedRevocation({ clock, verifyLift })
     return {
       feed,
       grants: createEmbeddedGrantStore({ clock }),
       [Symbol.asyncDispose]: () => feed[Symbol.asyncDispose](),
     }
   }
-  const { redis, syncInterval: syncIntervalMs } = revocation
-  const feed = createRedisFeed({ redis, trustDomain, syncIntervalMs, clock, log })
+  const { redis, syncInterval: syncIntervalMs, snapshotFile } = revocation
+  const feed = createRedisFeed({
+    redis,
+    trustDomain,
+    syncIntervalMs,
+    clock,
+    log,
+    verifyLift,
+    ...(snapshotFile !== undefined && { snapshotFile }),
+  })
   const grants = createRedisGrantStore({ redis, trustDomain, clock })
+  const presence = createPresence({ redis, trustDomain, clock, log })
   return {
     feed,
     grants,
+    presence,
     async [Symbol.asyncDispose]() {
-      await Promise.all([feed[Symbol.asyncDispose](), grants[Symbol.asyncDispose]()])
+      await Promise.all([
+        feed[Symbol.asyncDispose](),
+        grants[Symbol.asyncDispose](),
+        presence[Symbol.asyncDispose](),
+      ])
     },
   }
 }
