@@ -18,6 +18,7 @@ const registrations: ReadonlyMap<string, () => Promise<Registration>> = new Map(
   ['quarantine', loadRevoke],
   ['revocations', async () => (await import('./revocations.ts')).registerRevocations],
   ['keygen', async () => (await import('./keygen.ts')).registerKeygen],
+  ['policy', async () => (await import('./policy/policy.ts')).registerPolicy],
   ['audit', async () => (await import('./audit.ts')).registerAudit],
 ])
 

@@ -6,6 +6,7 @@ import { registerCheck } from '../../cli/check.ts'
 import { registerDev } from '../../cli/dev/dev.ts'
 import { exitCodes } from '../../cli/exit-codes.ts'
 import { registerKeygen } from '../../cli/keygen.ts'
+import { registerPolicy } from '../../cli/policy/policy.ts'
 import { registerRevocations } from '../../cli/revocations.ts'
 import { registerRevoke } from '../../cli/revoke.ts'
 import { registerRun } from '../../cli/run.ts'
@@ -22,6 +23,7 @@ const registrations = [
   registerRevoke,
   registerRevocations,
   registerKeygen,
+  registerPolicy,
   registerAudit,
 ]
 const program = new Command('chaperone')
