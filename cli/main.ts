@@ -24,6 +24,7 @@ const registrations: ReadonlyMap<string, () => Promise<Registration>> = new Map(
   ['tail', async () => (await import('./tail.ts')).registerTail],
   ['keygen', async () => (await import('./keygen.ts')).registerKeygen],
   ['drill', async () => (await import('./drill/drill.ts')).registerDrill],
+  ['policy', async () => (await import('./policy/policy.ts')).registerPolicy],
   ['audit', async () => (await import('./audit.ts')).registerAudit],
 ])
 

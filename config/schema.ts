@@ -128,7 +128,7 @@ const grants = v.strictObject({
   purposes: v.optional(
     v.pipe(
       v.array(text),
-      v.description('The vocabulary of purposes. Absent: any well-formed purpose.'),
+      v.description('The vocabulary of purposes. Absent: every well-formed purpose.'),
     ),
   ),
   file: v.optional(

@@ -31,6 +31,9 @@ export class CredentialCache {
   readonly #options: CredentialCacheOptions
   /** Rises when credentials are dropped: what was being issued meanwhile is used once, and not kept. */
   #drops = 0
+  /** An issuer of a replaced configuration may still serve the requests that began under it. */
+  readonly #issuerIds = new WeakMap<Issuer, number>()
+  #lastIssuerId = 0
 
   constructor(options: CredentialCacheOptions) {
     this.#options = options
@@ -38,21 +41,22 @@ export class CredentialCache {
 
   /** The credential of this task at this upstream. Rejects with `CredentialError`. */
   async get(issuer: Issuer, request: IssueRequest): Promise<Credential> {
-    const key = keyOf(issuer, request)
+    const key = `${this.#idOf(issuer)}\n${keyOf(request)}`
     const held = this.#held.get(key)
     if (held && this.#options.clock.monotonic() < held.refreshAtMs) return held.credential
     try {
       return await (this.#issuing.get(key) ?? this.#issue(key, { issuer, request }))
     } catch (error) {
-      // The old one is good until it expires: a signer that is down for a moment need not stop a task.
-      if (held && held.credential.expiresAtMs > request.nowMs) return held.credential
+      // The old one is good until it expires or is dropped: a signer that is down for a moment need not stop a task.
+      const old = this.#held.get(key)
+      if (old && old.credential.expiresAtMs > this.#options.clock.now()) return old.credential
       throw error
     }
   }
 
   /** Ends every credential whose task, agent, grant or approver is this subject. Returns how many. */
   async revokeCovered(subject: string): Promise<number> {
-    this.#drops += 1
+    this.#forgetIssuing()
     const covered = [...this.#held.entries()].filter(([, held]) => held.subjects.includes(subject))
     for (const [key] of covered) this.#held.delete(key)
     await Promise.all(covered.map(([, { credential }]) => credential.revoke()))
@@ -61,12 +65,24 @@ export class CredentialCache {
 
   /** Forgets all: a new configuration may issue others. */
   clear(): void {
-    this.#drops += 1
+    this.#forgetIssuing()
     this.#held.clear()
   }
 
   get size(): number {
     return this.#held.size
+  }
+
+  #idOf(issuer: Issuer): number {
+    const id = this.#issuerIds.get(issuer) ?? ++this.#lastIssuerId
+    this.#issuerIds.set(issuer, id)
+    return id
+  }
+
+  /** Nobody joins what began before: its issuer or its task may be gone. */
+  #forgetIssuing(): void {
+    this.#drops += 1
+    this.#issuing.clear()
   }
 
   #issue(
@@ -81,7 +97,9 @@ export class CredentialCache {
         if (drops === this.#drops) this.#keep(key, { credential, request })
         return credential
       })
-      .finally(() => this.#issuing.delete(key))
+      .finally(() => {
+        if (this.#issuing.get(key) === issuing) this.#issuing.delete(key)
+      })
     this.#issuing.set(key, issuing)
     return issuing
   }
@@ -101,7 +119,7 @@ export class CredentialCache {
 }
 
 /** SW-2. The digest of every link: a task with a new grant gets a new credential. */
-function keyOf(issuer: Issuer, { agent, chain, upstream }: IssueRequest): string {
+function keyOf({ agent, chain, upstream }: IssueRequest): string {
   const grants = chain.links.map((link) => link.s256).join('.')
-  return `${issuer.kind}\n${upstream.name}\n${agent.id}\n${grants}`
+  return `${upstream.name}\n${agent.id}\n${grants}`
 }

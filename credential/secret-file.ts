@@ -22,25 +22,34 @@ export function openSecretFile(path: string, clock: Clock): SecretFile {
       const now = clock.monotonic()
       if (identity !== '' && now - checkedAtMs < checkEveryMs) return secret
       const current = identify(path)
+      if (current !== identity) {
+        secret = checkSecret(readSecret(path), path)
+        identity = current
+      }
+      // Only now: a file that was refused is refused until it is good, not until the next look.
       checkedAtMs = now
-      if (current === identity) return secret
-      secret = checkSecret(readFileSync(path, 'utf8'), path)
-      identity = current
       return secret
     },
   }
 }
 
 function identify(path: string): string {
+  const { ino, mtimeMs, size } = orUnreadable(path, () => statSync(path))
+  if (size > maxSecretBytes) {
+    throw new CredentialError(`Secret file ${path}: Expected at most ${maxSecretBytes} bytes`)
+  }
+  return `${ino}:${mtimeMs}:${size}`
+}
+
+function readSecret(path: string): string {
+  return orUnreadable(path, () => readFileSync(path, 'utf8'))
+}
+
+function orUnreadable<T>(path: string, read: () => T): T {
   try {
-    const { ino, mtimeMs, size } = statSync(path)
-    if (size > maxSecretBytes) {
-      throw new CredentialError(`Secret file ${path}: Expected at most ${maxSecretBytes} bytes`)
-    }
-    return `${ino}:${mtimeMs}:${size}`
-  } catch (error) {
-    if (error instanceof CredentialError) throw error
-    throw new CredentialError(`Secret file ${path}: cannot be read`, { cause: error })
+    return read()
+  } catch (cause) {
+    throw new CredentialError(`Secret file ${path}: cannot be read`, { cause })
   }
 }
 

@@ -17,7 +17,7 @@ export interface VerifyGrantOptions {
   readonly clockSkewMs: number
   /** No grant may live longer than this, whoever signs. */
   readonly maxTtlMs: number
-  /** The vocabulary of purposes. Absent: any well-formed purpose. */
+  /** The vocabulary of purposes. Absent: every well-formed purpose. */
   readonly purposes?: readonly string[]
   /** Epoch milliseconds. */
   readonly nowMs: number

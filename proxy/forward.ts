@@ -4,7 +4,7 @@ import type { OutcomeEvent } from '../audit/record.ts'
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
 import type { Cut, CutHow, Exchange } from './exchange.ts'
-import { requestBody } from './request-body.ts'
+import { requestBody, RequestBodyError } from './request-body.ts'
 import type { ResponseFilter } from './response-filter.ts'
 import type { UpstreamClient } from './upstream-client.ts'
 
@@ -46,6 +46,8 @@ export function forward(
 ): Promise<ForwardOutcome> {
   return new Promise((resolve) => {
     const forwarding = new Forwarding({ req, res, options, resolve })
+    // The agent may have left while its request was judged: no event would tell of it any more.
+    if (res.closed) return forwarding.closed()
     options.exchange.attach(forwarding)
     if (!options.exchange.cut) forwarding.dispatch()
   })
@@ -87,7 +89,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#res = context.res
     this.#options = context.options
     this.#resolve = context.resolve
-    this.#res.once('close', () => this.#closed())
+    this.#res.once('close', () => this.closed())
   }
 
   dispatch(): void {
@@ -167,6 +169,8 @@ class Forwarding implements Dispatcher.DispatchHandler {
 
   onResponseError(_controller: unknown, error: Error): void {
     if (this.#isOver() || this.#ended) return
+    // The agent's fault, not the upstream's: `closed()` says which.
+    if (error instanceof RequestBodyError) return resetClient(this.#res)
     const code = errorCode(error)
     if (!this.#res.headersSent) return this.#refuse(deny('upstream-unreachable', code))
     this.#failure = code
@@ -263,7 +267,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
   }
 
   /** The agent's side is over, whoever ended it. */
-  #closed(): void {
+  closed(): void {
     const { exchange } = this.#options
     const res = this.#res
     const isComplete = res.writableFinished
@@ -273,7 +277,10 @@ class Forwarding implements Dispatcher.DispatchHandler {
     const error = this.#failure
     if (exchange.cut) return this.#resolve({ status, end: 'cut' })
     if (error !== undefined) return this.#resolve({ status, end: 'upstream-failed', error })
-    this.#resolve({ status, end: isComplete ? 'complete' : 'client-gone' })
+    if (isComplete) return this.#resolve({ status, end: 'complete' })
+    const { errored } = this.#req
+    const gone = errored instanceof RequestBodyError ? { error: errored.code } : {}
+    this.#resolve({ status, end: 'client-gone', ...gone })
   }
 }
 
@@ -284,7 +291,8 @@ const lingerMs = 1_000
 function discardRest(req: IncomingMessage): void {
   const { socket } = req
   if (socket.destroyed) return
-  req.resume()
+  // A listener, because `resume()` does nothing while the upstream's side still waits for a next piece.
+  req.on('data', () => undefined)
   const timer = setTimeout(() => socket.destroy(), lingerMs)
   timer.unref()
   req.once('close', () => clearTimeout(timer))

@@ -168,6 +168,8 @@ function observe(registry: Registry, source: MetricsSource): void {
       labelNames: ['trust_domain'] as const,
       registers: [],
       collect() {
+        // A domain that a reload took out must not grow old here for ever.
+        this.reset()
         for (const [trustDomain, age] of source.bundleAgesSeconds())
           this.set({ trust_domain: trustDomain }, age)
       },

@@ -64,19 +64,22 @@ const retireMs = 60_000
 /** Builds every part, listens, and serves until disposed. */
 export async function startSidecar(options: StartOptions): Promise<RunningSidecar> {
   const { clock, log, feed, presence } = options
-  let snapshot = await createSnapshot({ ...options, configSha: options.sha256 })
+  // Until everything stands: a port that is taken must end the process, not leave it half alive.
+  await using unwind = new AsyncDisposableStack()
+  let snapshot = unwind.use(await createSnapshot({ ...options, configSha: options.sha256 }))
   const { audit: auditConfig, limits, listen } = options.config
   const instance = randomUUID()
-  const audit = await openAuditLog({
-    sink: auditConfig.sink,
-    instance,
-    version,
-    configSha: () => snapshot.configSha,
-    maxBacklog: auditConfig.maxBacklog,
-    writeTimeoutMs: auditConfig.writeTimeout,
-    clock,
-  })
-  const checkpoints = checkpointsOf(audit, { config: auditConfig.checkpoint, instance, clock, log })
+  const audit = unwind.use(
+    await openAuditLog({
+      sink: auditConfig.sink,
+      instance,
+      version,
+      configSha: () => snapshot.configSha,
+      maxBacklog: auditConfig.maxBacklog,
+      writeTimeoutMs: auditConfig.writeTimeout,
+      clock,
+    }),
+  )
   const metrics = createMetrics()
   const exchanges = new Exchanges({ clock })
   const tasks = drainable(createTaskResolver({ store: options.grants, clock }))
@@ -103,23 +106,23 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   }
   feed.onApplied((records) => enforce(sidecar, { records, presence }))
   feed.start()
-  const streamCheck = setInterval(() => endDeadStreams(sidecar), streamCheckMs)
-  const heartbeat = setInterval(() => void putOnRecord(sidecar, heartbeatOf(sidecar)), heartbeatMs)
 
   const listener = createListener({ handle: (arrival) => handle(arrival, sidecar), limits, log })
   let draining = false
   const ready = (): readonly CheckResult[] => checkReady(sidecar, draining)
   let started = false
-  const admin = await startAdminListener({
-    address: listen.admin,
-    live: () => [{ name: 'process', ok: true, detail: `version ${version}` }],
-    ready,
-    started: () => [
-      { name: 'started', ok: started, detail: started ? 'was ready' : 'not ready yet' },
-    ],
-    metrics,
-    jwks: () => snapshot.mintKeys?.jwks() ?? { keys: [] },
-  })
+  const admin = unwind.use(
+    await startAdminListener({
+      address: listen.admin,
+      live: () => [{ name: 'process', ok: true, detail: `version ${version}` }],
+      ready,
+      started: () => [
+        { name: 'started', ok: started, detail: started ? 'was ready' : 'not ready yet' },
+      ],
+      metrics,
+      jwks: () => snapshot.mintKeys?.jwks() ?? { keys: [] },
+    }),
+  )
   observe(sidecar)
   const agentUrl = await listener.listen(listen.agent)
   await putOnRecord(sidecar, {
@@ -127,6 +130,9 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     detail: { policy_set_sha: snapshot.engine.policySetSha },
   })
 
+  const checkpoints = checkpointsOf(audit, { config: auditConfig.checkpoint, instance, clock, log })
+  const streamCheck = setInterval(() => endDeadStreams(sidecar), streamCheckMs)
+  const heartbeat = setInterval(() => void putOnRecord(sidecar, heartbeatOf(sidecar)), heartbeatMs)
   const stopped = new AbortController()
   const isReady = (): boolean => ready().every(({ ok }) => ok)
   presence?.start(presenceSource(sidecar, { instance, isReady }))
@@ -137,6 +143,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     started = true
   })()
   becameReady.catch(() => undefined)
+  unwind.move()
 
   return {
     agentUrl,
@@ -257,6 +264,7 @@ const fixedSettings = [
   'revocation',
   'audit',
   'limits',
+  'log',
 ] as const
 
 function changedFixedSetting(old: Config, next: Config): string | undefined {

@@ -65,7 +65,7 @@ export function createTaskResolver(options: {
   ): Promise<{ compact: string; carrier: Task['carrier'] } | Denial> {
     const pinned = snapshot.grantFile?.compact()
     if (pinned !== undefined) {
-      // The pod is bound to one task: any other grant is a conflict, whoever signed it.
+      // The pod is bound to one task: another grant is a conflict, whoever signed it.
       if (carried?.grant !== undefined && carried.grant !== pinned) {
         return deny('task-conflict', 'this sidecar is bound to another grant')
       }
@@ -89,8 +89,11 @@ export function createTaskResolver(options: {
     try {
       const compact = await store.get(txn)
       // The same words as for a grant of somebody else: a guess learns nothing (TG-9).
-      if (compact === undefined)
+      if (compact === undefined) {
+        // A later outage must not bring it back.
+        texts.delete(txn)
         return deny('task-grant-invalid', 'no grant of this task is stored')
+      }
       texts.set(txn, { compact, readAtMonotonicMs: clock.monotonic() })
       return { compact, carrier }
     } catch {

@@ -50,6 +50,8 @@ export interface UpgradeOptions {
 export function upgrade(options: UpgradeOptions): Promise<ForwardOutcome> {
   return new Promise((resolve) => {
     const upgrading = new Upgrading(options, resolve)
+    // The agent may have left while its request was judged: no event would tell of it any more.
+    if (options.socket.closed) return upgrading.closed()
     options.exchange.attach(upgrading)
     if (!options.exchange.cut) upgrading.dispatch()
   })
@@ -70,12 +72,13 @@ class Upgrading implements Dispatcher.DispatchHandler {
   constructor(options: UpgradeOptions, resolve: (outcome: ForwardOutcome) => void) {
     this.#options = options
     this.#resolve = resolve
-    options.socket.once('close', () => this.#closed())
+    options.socket.once('close', () => this.closed())
     options.socket.on('error', () => undefined)
   }
 
   dispatch(): void {
-    const { client, target, headers } = this.#options
+    const { client, target, headers, socket } = this.#options
+    socket.on('end', this.#leftEarly)
     client.dispatcher.dispatch({ path: target, method: 'GET', headers, upgrade: 'websocket' }, this)
   }
 
@@ -138,6 +141,11 @@ class Upgrading implements Dispatcher.DispatchHandler {
     else this.#controller?.abort(abortion)
   }
 
+  /** An agent that ends its side before the switch waits for nothing any more. */
+  readonly #leftEarly = (): void => {
+    if (!this.#isOver()) this.#options.socket.destroy()
+  }
+
   #isOver(): boolean {
     const { exchange, socket } = this.#options
     return this.#refused !== undefined || exchange.cut !== undefined || socket.destroyed
@@ -176,6 +184,7 @@ class Upgrading implements Dispatcher.DispatchHandler {
       upstream.pause()
       socket.once('drain', () => upstream.resume())
     }
+    socket.off('end', this.#leftEarly)
     if (head.length > 0) toUpstream(head)
     socket.on('data', toUpstream)
     socket.on('end', () => upstream.end())
@@ -193,14 +202,16 @@ class Upgrading implements Dispatcher.DispatchHandler {
     socket.resetAndDestroy()
   }
 
-  #closed(): void {
-    const { exchange } = this.#options
+  /** The agent's side is over, whoever ended it. */
+  closed(): void {
+    const { exchange, socket } = this.#options
     const status = this.#upstream ? 101 : null
     this.cutUpstream()
     if (exchange.cut) return this.#resolve({ status, end: 'cut' })
     const error = this.#refused ?? this.#failure
     if (error !== undefined) return this.#resolve({ status, end: 'upstream-failed', error })
-    this.#resolve({ status, end: this.#upstream ? 'complete' : 'client-gone' })
+    const isComplete = this.#upstream !== undefined && !socket.errored
+    this.#resolve({ status, end: isComplete ? 'complete' : 'client-gone' })
   }
 }
 

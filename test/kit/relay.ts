@@ -214,7 +214,10 @@ function watch(socket: Socket): Peer {
     text: () => text,
     bytes: () => bytes,
     async has(wanted) {
-      await until(() => text.includes(wanted), () => `${JSON.stringify(wanted)} in ${JSON.stringify(text.slice(0, 500))}`)
+      await until(
+        () => text.includes(wanted),
+        () => `${JSON.stringify(wanted)} in ${JSON.stringify(text.slice(0, 500))}`,
+      )
       return text
     },
     ended: ended.promise,

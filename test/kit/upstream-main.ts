@@ -2,7 +2,9 @@
  * An upstream in a process of its own: REST, SSE, download, upload, WebSocket, an OpenAI-like and a GitHub-like API, and
  * an official MCP server. Tells its parent what it sees, so that a test can assert the upstream's side of a cut.
  */
+import { createHash } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { gzipSync } from 'node:zlib'
 import { McpServer } from '@modelcontextprotocol/sdk/server/mcp.js'
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js'
 import { WebSocketServer } from 'ws'
@@ -22,7 +24,8 @@ const server = createServer((req, res) => {
     received += chunk.length
   })
   res.on('close', () => {
-    tell({ type: 'closed', url, received, complete: res.writableFinished && req.complete })
+    const complete = res.writableFinished && req.complete
+    tell({ type: 'closed', method: req.method, url, received, complete })
   })
   const path = url.split('?')[0] ?? ''
   const answer = answers.get(path) ?? answers.get(`${req.method} ${path}`) ?? echo
@@ -95,6 +98,37 @@ const upload: Answer = (req, res) => {
   req.on('end', () => json(res, { received }))
 }
 
+const digest: Answer = (req, res) => {
+  const hash = createHash('sha256')
+  let received = 0
+  req.on('data', (chunk: Buffer) => {
+    received += chunk.length
+    hash.update(chunk)
+  })
+  req.on('end', () => json(res, { received, sha256: hash.digest('hex') }))
+}
+
+/** Promises 1000 bytes, sends 10 and dies. */
+const broken: Answer = (req, res) => {
+  req.resume()
+  res.writeHead(200, { 'content-length': '1000' })
+  res.write('0123456789', () => setTimeout(() => res.destroy(), tickMs))
+}
+
+const brokenChunked: Answer = (req, res) => {
+  req.resume()
+  res.writeHead(200)
+  res.write('0123456789', () => setTimeout(() => res.destroy(), tickMs))
+}
+
+const gzip: Answer = (req, res) => {
+  req.resume()
+  const body = gzipSync('compressed by the upstream')
+  res
+    .writeHead(200, { 'content-encoding': 'gzip', 'content-length': String(body.length) })
+    .end(body)
+}
+
 const completions: Answer = (req, res) => {
   req.resume()
   res.writeHead(200, { 'content-type': 'text/event-stream' })
@@ -138,9 +172,10 @@ async function serveMcp(
   { res, message }: { readonly res: ServerResponse; readonly message: unknown },
 ): Promise<void> {
   const tools = new McpServer({ name: 'orders', version: '1.0.0' })
-  tools.registerTool('lookup', { inputSchema: { order: z.string() } }, ({ order }) => ({
-    content: [{ type: 'text', text: `order ${order}: shipped` }],
-  }))
+  tools.registerTool('lookup', { inputSchema: { order: z.string() } }, ({ order }) => {
+    tell({ type: 'lookup', order })
+    return { content: [{ type: 'text', text: `order ${order}: shipped` }] }
+  })
   tools.registerTool(
     'refund',
     { inputSchema: { order: z.string(), amount: z.number() } },
@@ -173,6 +208,10 @@ const answers: ReadonlyMap<string, Answer> = new Map([
   ['/download', download],
   ['/sized', sized],
   ['/upload', upload],
+  ['/digest', digest],
+  ['/broken', broken],
+  ['/broken-chunked', brokenChunked],
+  ['/gzip', gzip],
   ['/silent', silent],
   ['/unauthorized', unauthorized],
   ['/redirect', redirect],

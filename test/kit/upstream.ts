@@ -2,7 +2,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
 
-/** What the upstream process told: `request`, `closed`, `uploading`, `refund`, `waiting`, `ws-open`, `ws-closed`. */
+/** What the upstream process told: `request`, `closed`, `uploading`, `lookup`, `refund`, `waiting`, `ws-open`, `ws-closed`. */
 export interface UpstreamEvent {
   readonly type: string
   readonly method?: string
@@ -66,7 +66,7 @@ export async function startUpstream(args: readonly string[] = []): Promise<Upstr
         look()
       }),
     async [Symbol.asyncDispose]() {
-      if (child.exitCode !== null) return
+      if (child.exitCode !== null || child.signalCode !== null) return
       child.kill('SIGKILL')
       await once(child, 'exit')
     },
