@@ -65,6 +65,10 @@ export class RevocationSet {
     return this.#lifted.has(rid)
   }
 
+  has(record: Revocation): boolean {
+    return this.#byKey.has(recordKey(record))
+  }
+
   isInForce(record: Revocation): boolean {
     return this.#byKey.has(recordKey(record)) && !this.#isLiftedRecord(record)
   }

@@ -23,6 +23,8 @@ export interface Sync {
   readonly unproven: Map<string, Missing>
   /** The highest position that a message named before the sync asked. */
   readonly heardUpTo: number
+  /** What only messages had brought before the sync asked: it must read them, or the store lost them. */
+  readonly heard: readonly string[]
 }
 
 /** What is held here and is not in the store. */
@@ -51,6 +53,8 @@ export class Replica {
   readonly #lifts = new Map<string, Lift>()
   readonly #liftedAt = new Map<string, number>()
   readonly #assertions = new Map<string, Assertion>()
+  /** Brought by a message and not read from the store since the last scan began. */
+  readonly #heard = new Set<string>()
   #missing = new Map<string, Missing>()
   #proof: Proof | undefined
   #canFollow = false
@@ -95,7 +99,10 @@ export class Replica {
   hear(record: Revocation, serverMs: number): readonly Revocation[] {
     if (!isDurable(record)) return this.#assert(record, undefined)
     this.#heardUpTo = Math.max(this.#heardUpTo, record.epoch ?? 0)
-    return this.#apply([record], serverMs)
+    const isNew = !this.#set.has(record)
+    const applied = this.#apply([record], serverMs)
+    if (isNew && this.#set.has(record)) this.#heard.add(recordKey(record))
+    return applied
   }
 
   /** What an earlier run of this sidecar knew. A position of then proves nothing now. */
@@ -114,6 +121,7 @@ export class Replica {
   lift(lift: Lift): void {
     if (this.#lifts.has(lift.rid) || this.#lifts.size >= maxLifts) return
     this.#lifts.set(lift.rid, lift)
+    this.#heard.add(liftKey(lift))
     this.#revision++
     for (const rid of lift.lifts) {
       if (this.#set.lift(rid)) this.#liftedAt.set(rid, ++this.#ticks)
@@ -124,7 +132,8 @@ export class Replica {
   beginFollow(): Sync | undefined {
     if (!this.#canFollow || !this.#proof) return undefined
     const at = this.#proof.position
-    return { kind: 'follow', at, unproven: this.#missing, heardUpTo: this.#heardUpTo }
+    const heard = [...this.#heard]
+    return { kind: 'follow', at, unproven: this.#missing, heardUpTo: this.#heardUpTo, heard }
   }
 
   /** After `mistrust()`. `head` must be read before the first page of the scan. */
@@ -134,7 +143,8 @@ export class Replica {
       .filter(isDurable)
       .map((record) => [recordKey(record), { kind: 'record', record }])
     for (const lift of this.#lifts.values()) held.push([liftKey(lift), { kind: 'lift', lift }])
-    return { kind: 'scan', at: head, unproven: new Map(held), heardUpTo: 0 }
+    this.#heard.clear()
+    return { kind: 'scan', at: head, unproven: new Map(held), heardUpTo: 0, heard: [] }
   }
 
   /** Records of the store. */
@@ -142,7 +152,10 @@ export class Replica {
     { unproven }: Sync,
     { records, serverMs }: { readonly records: readonly Revocation[]; readonly serverMs: number },
   ): readonly Revocation[] {
-    for (const record of records) unproven.delete(recordKey(record))
+    for (const record of records) {
+      unproven.delete(recordKey(record))
+      this.#heard.delete(recordKey(record))
+    }
     const applied = this.#apply(records, serverMs)
     this.#found += applied.length
     return applied
@@ -152,6 +165,7 @@ export class Replica {
   readLift({ unproven }: Sync, lift: Lift): void {
     unproven.delete(liftKey(lift))
     this.lift(lift)
+    this.#heard.delete(liftKey(lift))
   }
 
   /** Where a page of the log leads, when each entry links to the one before; a page is progress, not freshness. */
@@ -162,9 +176,13 @@ export class Replica {
     return page.entries.length === 0 ? { kind: 'broken' } : { kind: 'more', sync: { ...sync, at } }
   }
 
-  /** The sync has reached the head. False: a message told of more than that head, so the store lost its tail. */
+  /** The sync has reached the head. False: messages told of more than the store has, so it lost some of it. */
   prove(sync: Sync, proof: Proof): boolean {
     if (proof.position.n < sync.heardUpTo) return false
+    // Every history leads on from the empty log: what the scan read may be of one, and the log of the next.
+    if (sync.kind === 'scan' && sync.at.n === 0 && proof.position.n > 0) return false
+    // A head as far as what was heard may be that of another history.
+    if (sync.heard.some((key) => this.#heard.has(key))) return false
     if (sync.kind === 'scan') this.#missing = sync.unproven
     this.#proof = proof
     this.#canFollow = true
@@ -184,11 +202,13 @@ export class Replica {
     this.#revision++
     for (const record of expired) {
       this.#missing.delete(recordKey(record))
+      this.#heard.delete(recordKey(record))
       if (!this.#set.isLifted(record.rid)) this.#liftedAt.delete(record.rid)
     }
     for (const lift of this.#lifts.values()) {
       if (lift.lifts.some((rid) => this.#set.isLifted(rid))) continue
       this.#lifts.delete(lift.rid)
+      this.#heard.delete(liftKey(lift))
       this.#missing.delete(liftKey(lift))
     }
   }

@@ -100,7 +100,8 @@ async function expectEvidence(txn: string): Promise<void> {
     (one) => one['type'] === 'revocation' && one['subject'] === `task:${txn}`,
   )
   const rids = revocations.map(({ rid }) => rid)
-  expect(revocations.map((one) => one['exchanges_cut'])).toEqual([1, ...rids.slice(1).map(() => 0)])
+  // The durable one may still find the next call, which is refused at that moment.
+  expect(revocations[0]).toMatchObject({ exchanges_cut: 1 })
   for (const one of revocations)
     expect(one).toMatchObject({ op: 'revoke', reason: 'wrong customer' })
   expect(cut).toMatchObject({ cut: { code: 'task-terminated', rid: rids[0] } })
