@@ -77,6 +77,10 @@ class GroupCommitLog implements AuditLog {
     this.#lead = sink.unfinished ? '\n' : ''
   }
 
+  get head(): ChainHead {
+    return this.#chain.head
+  }
+
   get backlog(): number {
     return this.#waiting.length
   }

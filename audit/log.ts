@@ -1,3 +1,4 @@
+import type { ChainHead } from './chain.ts'
 import type { AuditEvent } from './record.ts'
 
 /** The append-only, hash-chained log. */
@@ -9,13 +10,15 @@ export interface AuditLog extends AsyncDisposable {
   append(event: AuditEvent): Promise<void>
   /** Writes what is waiting. Called at shutdown. */
   flush(): Promise<void>
+  /** The record that was sealed last; it may still wait for the sink. */
+  readonly head: ChainHead
   readonly backlog: number
   readonly healthy: boolean
 }
 
 export class AuditError extends Error {
   override readonly name = 'AuditError'
-  readonly code: 'ERR_AUDIT_BACKLOG' | 'ERR_AUDIT_TIMEOUT' | 'ERR_AUDIT_SINK'
+  readonly code: 'ERR_AUDIT_BACKLOG' | 'ERR_AUDIT_TIMEOUT' | 'ERR_AUDIT_SINK' | 'ERR_AUDIT_KEY'
   constructor(code: AuditError['code'], message: string, options?: ErrorOptions) {
     super(message, options)
     this.code = code

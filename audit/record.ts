@@ -2,7 +2,12 @@
  * What the audit holds: a decision record before anything is forwarded, an outcome record after, and lifecycle
  * records between. Field names are a public contract (docs/audit.md). No token, argument value or query value.
  */
-export type AuditEvent = DecisionEvent | OutcomeEvent | RevocationEvent | LifecycleEvent
+export type AuditEvent =
+  | DecisionEvent
+  | OutcomeEvent
+  | RevocationEvent
+  | LifecycleEvent
+  | CheckpointEvent
 
 export interface DecisionEvent {
   readonly type: 'decision'
@@ -89,6 +94,8 @@ export interface RevocationEvent {
   readonly reason: string
   readonly by: string
   readonly recorded_at: string
+  /** When it ends by itself; absent: never. */
+  readonly expires_at?: string
   readonly revocation_epoch: string
   readonly exchanges_cut: number
 }
@@ -96,6 +103,20 @@ export interface RevocationEvent {
 export interface LifecycleEvent {
   readonly type: 'start' | 'stop' | 'config' | 'heartbeat'
   readonly detail: Readonly<Record<string, string | number | boolean>>
+}
+
+/** Proof against whoever can write the file: it cannot be sealed anew up to here without the key. */
+export interface CheckpointEvent {
+  readonly type: 'checkpoint'
+  readonly checkpoint: {
+    /** The record before this one: its number and its hash. */
+    readonly seq: number
+    readonly hash: string
+    /** How many records this process added since the checkpoint before. */
+    readonly records: number
+    /** Compact JWS, `typ` `audit-checkpoint+jwt`, over `iss` (the instance), `seq`, `hash` and `iat`. */
+    readonly sig: string
+  }
 }
 
 /** One line of the file: the event in its envelope. `hash` covers the RFC 8785 form of everything else. */

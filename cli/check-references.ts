@@ -43,6 +43,7 @@ export function checkReferences(
   const reports = [
     checkPolicies(config, file),
     checkApprovers(config, file),
+    ...config.operators.map(({ jwks }) => checkOperatorKeys(jwks)),
     ...bundles,
     ...certificateFiles(config).map(checkText),
     ...secretFiles(config).map(checkSecret),
@@ -95,6 +96,11 @@ function checkApprovers(config: Config, file: string): ReferenceReport {
     if (error instanceof ApproverError) return problem(file, error.message)
     throw error
   }
+}
+
+function checkOperatorKeys(path: string): ReferenceReport {
+  const read = readApproverKeys(path)
+  return typeof read === 'string' ? problem(path, read) : none
 }
 
 /** The keys, or why there are none. */

@@ -1,15 +1,19 @@
 import type { Config } from '../config/schema.ts'
+import { liftVerifier } from '../proxy/lift-verifier.ts'
 import type { Log } from '../proxy/log.ts'
 import type { Clock } from '../policy/types.ts'
 import { createEmbeddedGrantStore } from '../revocation/embedded-grant-store.ts'
 import { createEmbeddedRevocation } from '../revocation/embedded.ts'
 import type { RevocationFeed } from '../revocation/feed.ts'
 import type { GrantStore } from '../revocation/grant-store.ts'
+import type { Presence } from '../revocation/presence.ts'
 
 /** Where a sidecar hears of revocations and finds grants. */
 export interface ControlPlane extends AsyncDisposable {
   readonly feed: RevocationFeed
   readonly grants: GrantStore
+  /** How operators see the sidecar. Absent when it has its revocations to itself. */
+  readonly presence?: Presence
 }
 
 /** Opens what the configuration names, and waits for nothing: the feed connects when it is started, and keeps trying. */
@@ -18,8 +22,9 @@ export async function openControlPlane(
   { clock, log }: { readonly clock: Clock; readonly log: Log },
 ): Promise<ControlPlane> {
   const { revocation, trustDomain } = config
+  const verifyLift = liftVerifier(config)
   if (revocation.source === 'embedded') {
-    const { feed } = createEmbeddedRevocation({ clock })
+    const { feed } = createEmbeddedRevocation({ clock, verifyLift })
     return {
       feed,
       grants: createEmbeddedGrantStore({ clock }),
@@ -27,18 +32,33 @@ export async function openControlPlane(
     }
   }
   // The Redis client is memory and start time that an embedded source has no use for.
-  const [{ createRedisFeed }, { createRedisGrantStore }] = await Promise.all([
+  const [{ createRedisFeed }, { createRedisGrantStore }, { createPresence }] = await Promise.all([
     import('../revocation/redis-feed.ts'),
     import('../revocation/redis-grant-store.ts'),
+    import('../revocation/presence.ts'),
   ])
-  const { redis, syncInterval: syncIntervalMs } = revocation
-  const feed = createRedisFeed({ redis, trustDomain, syncIntervalMs, clock, log })
+  const { redis, syncInterval: syncIntervalMs, snapshotFile } = revocation
+  const feed = createRedisFeed({
+    redis,
+    trustDomain,
+    syncIntervalMs,
+    clock,
+    log,
+    verifyLift,
+    ...(snapshotFile !== undefined && { snapshotFile }),
+  })
   const grants = createRedisGrantStore({ redis, trustDomain, clock })
+  const presence = createPresence({ redis, trustDomain, clock, log })
   return {
     feed,
     grants,
+    presence,
     async [Symbol.asyncDispose]() {
-      await Promise.all([feed[Symbol.asyncDispose](), grants[Symbol.asyncDispose]()])
+      await Promise.all([
+        feed[Symbol.asyncDispose](),
+        grants[Symbol.asyncDispose](),
+        presence[Symbol.asyncDispose](),
+      ])
     },
   }
 }

@@ -7,6 +7,10 @@ export const exitCodes = {
   fault: 2,
   /** The configuration cannot be used. */
   badConfig: 3,
+  /** It is recorded, but not every sidecar has confirmed that it enforces it. */
+  unconfirmed: 4,
+  /** A drill measured more than its budget allows. */
+  overBudget: 5,
   /** The command line is wrong (EX_USAGE). */
   usage: 64,
 } as const

@@ -8,6 +8,7 @@ import { exitCodes } from './exit-codes.ts'
 
 type Registration = (program: Command) => void
 
+const loadLift = async (): Promise<Registration> => (await import('./lift.ts')).registerLift
 const loadRevoke = async (): Promise<Registration> => (await import('./revoke.ts')).registerRevoke
 
 /** Each command loads its own parts when it is called: `revoke` at 3 am need not wait for a policy engine. */
@@ -19,8 +20,14 @@ const registrations: ReadonlyMap<string, () => Promise<Registration>> = new Map(
   ['revoke', loadRevoke],
   ['pause', loadRevoke],
   ['quarantine', loadRevoke],
+  ['lift', loadLift],
+  ['resume', loadLift],
   ['revocations', async () => (await import('./revocations.ts')).registerRevocations],
+  ['status', async () => (await import('./status.ts')).registerStatus],
+  ['tail', async () => (await import('./tail.ts')).registerTail],
   ['keygen', async () => (await import('./keygen.ts')).registerKeygen],
+  ['drill', async () => (await import('./drill/drill.ts')).registerDrill],
+  ['policy', async () => (await import('./policy/policy.ts')).registerPolicy],
   ['audit', async () => (await import('./audit.ts')).registerAudit],
 ])
 

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { liftVerifier } from '../proxy/lift-verifier.ts'
 import { systemClock } from '../proxy/system-clock.ts'
 import { createRedisCommitter } from '../revocation/redis-committer.ts'
 import { printable } from './printable.ts'
@@ -12,11 +13,13 @@ type ListOptions = StoreOptions & { readonly json: boolean }
 export function registerRevocations(program: Command): void {
   const command = program
     .command('revocations')
-    .description('list the records in force')
+    .description('list the records in force; with --redis also those that are lifted')
     .option('--json', 'one JSON object per line', false)
   addStoreOptions(command).action(async (options: ListOptions) => {
     const store = readStoreOptions(options)
-    await using committer = createRedisCommitter({ ...store, clock: systemClock })
+    const { operators = [], trustDomain } = store
+    const verifyLift = liftVerifier({ operators, trustDomain })
+    await using committer = createRedisCommitter({ ...store, clock: systemClock, verifyLift })
     const records = await askStore(store.redis, () => committer.list(maxListed))
     for (const record of records) {
       const { rid, op, subject, reason, by, atMs } = record

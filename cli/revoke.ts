@@ -5,9 +5,14 @@ import { parseDuration } from '../config/duration.ts'
 import { parseSubject } from '../policy/subject.ts'
 import { systemClock } from '../proxy/system-clock.ts'
 import type { RevocationOp } from '../policy/types.ts'
+import { awaitEnforcement, type AwaitOptions, type Enforcement } from '../revocation/enforcement.ts'
 import type { Committed, RevocationDraft } from '../revocation/feed.ts'
+import { createPresenceReader } from '../revocation/presence-reader.ts'
 import { createRedisCommitter } from '../revocation/redis-committer.ts'
+import { showBlastRadius } from './blast-radius.ts'
+import { enforcementLines, isConfirmed, recordedJson, recordedLine } from './enforcement-report.ts'
 import { exitCodes } from './exit-codes.ts'
+import { reason } from './reason-option.ts'
 import {
   addStoreOptions,
   askStore,
@@ -15,12 +20,15 @@ import {
   type Store,
   type StoreOptions,
 } from './store-options.ts'
+import { isTyped, isWide } from './wide-subject.ts'
 
 interface RevokeOptions extends StoreOptions {
   readonly reason: string
   readonly by: string
   readonly expires: number
   readonly rid?: string
+  readonly wait: number
+  readonly dryRun: boolean
   readonly yes: boolean
   readonly json: boolean
 }
@@ -58,7 +66,7 @@ export function registerRevoke(program: Command): void {
           'after which the record ends by itself, such as 8h; 0 is never',
         )
           .default(0, 'never')
-          .argParser(expiry),
+          .argParser(duration),
       )
       .option('--rid <id>', 'id of the record: the same one again is recorded once')
       .option(
@@ -66,6 +74,15 @@ export function registerRevoke(program: Command): void {
         'do not ask for wide subjects (all, agent-prefix, trust-domain, upstream, approver)',
         false,
       )
+      .addOption(
+        new Option(
+          '--wait <duration>',
+          'how long every sidecar may take to confirm before this ends with 4; 0 is not to ask',
+        )
+          .default(3_000, '3s')
+          .argParser(duration),
+      )
+      .option('--dry-run', 'record nothing: show what it would cover', false)
       .option('--json', 'print JSON', false)
     addStoreOptions(command).action(
       async (first: string, second: string | undefined, options: RevokeOptions) => {
@@ -89,25 +106,53 @@ async function revoke(op: RevocationOp, { first, second, options }: Request): Pr
     )
     return exitCodes.usage
   }
-  if (isWide(subject) && !options.yes) {
-    process.stderr.write(`"${subject}" may cover many tasks. Add --yes when that is meant.\n`)
-    return exitCodes.usage
-  }
-  const rid = options.rid ?? randomUUID()
-  const { epoch, atMs } = await commit(readStoreOptions(options), {
-    rid,
+  const store = readStoreOptions(options)
+  if (options.dryRun) return await showBlastRadius(store, { subject, json: options.json })
+  if (isWide(subject) && !options.yes && !(await isTyped(subject, op))) return exitCodes.usage
+  const draft: RevocationDraft = {
+    rid: options.rid ?? randomUUID(),
     op,
     subject,
     reason: options.reason,
     by: options.by,
     expiresAtMs: options.expires === 0 ? 0 : systemClock.now() + options.expires,
+  }
+  const committedFromMs = systemClock.monotonic()
+  const committed = await commit(store, draft)
+  const recorded = { draft, committed, json: options.json }
+  if (options.wait === 0) {
+    print(options.json ? recordedJson(recorded) : [recordedLine(recorded), unawaited])
+    return exitCodes.ok
+  }
+  // What is recorded is said at once: an operator who breaks off the wait must know it.
+  if (!options.json) print([recordedLine(recorded)])
+  const { rid } = draft
+  const { wait: waitMs } = options
+  const enforcement = await confirmations(store, { rid, committed, committedFromMs, waitMs })
+  print(
+    options.json
+      ? recordedJson({ ...recorded, enforcement })
+      : enforcementLines(enforcement, committed.atMs),
+  )
+  return isConfirmed(enforcement) ? exitCodes.ok : exitCodes.unconfirmed
+}
+
+const unawaited =
+  'Every sidecar of this store enforces it when it hears of it, within milliseconds; one that cannot hear fails closed by itself.'
+
+async function confirmations(
+  store: Store,
+  options: Omit<AwaitOptions, 'clock'>,
+): Promise<Enforcement> {
+  await using reader = createPresenceReader(store)
+  const waiting = { ...options, clock: systemClock }
+  return await askStore(store.redis, () => awaitEnforcement(reader, waiting), {
+    advice: `It is recorded as ${options.rid} at position ${options.committed.epoch}; who enforces it is not known. Ask with: chaperone status`,
   })
-  const at = new Date(atMs).toISOString()
-  const line = options.json
-    ? JSON.stringify({ rid, op, subject, epoch, recorded_at: at })
-    : `recorded  ${op} ${subject} at ${at}, record ${rid}, position ${epoch}\nEvery sidecar of this store enforces it when it hears of it, within milliseconds; one that cannot hear fails closed by itself.`
-  process.stdout.write(`${line}\n`)
-  return exitCodes.ok
+}
+
+function print(lines: readonly string[]): void {
+  process.stdout.write(`${lines.join('\n')}\n`)
 }
 
 async function commit(store: Store, draft: RevocationDraft): Promise<Committed> {
@@ -118,16 +163,7 @@ async function commit(store: Store, draft: RevocationDraft): Promise<Committed> 
   })
 }
 
-function isWide(subject: string): boolean {
-  return /^(all$|agent-prefix:|trust-domain:|upstream:|approver:)/.test(subject)
-}
-
-function reason(text: string): string {
-  if (text.trim() !== '' && text.length <= 512 && !/\p{Cc}/u.test(text)) return text
-  throw new InvalidArgumentError('Expected 1 to 512 characters without control characters.')
-}
-
-function expiry(text: string): number {
+function duration(text: string): number {
   const ms = text === '0' ? 0 : parseDuration(text)
   if (ms !== undefined) return ms
   throw new InvalidArgumentError('Expected a duration such as 30m or 8h.')

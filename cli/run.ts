@@ -51,8 +51,15 @@ interface ServeOptions {
 async function serve(path: string, { loaded, log, stop }: ServeOptions): Promise<void> {
   const clock = systemClock
   await using plane = await openControlPlane(loaded.config, { clock, log })
-  const { feed, grants } = plane
-  await using sidecar = await startSidecar({ ...loaded, feed, grants, clock, log })
+  const { feed, grants, presence } = plane
+  await using sidecar = await startSidecar({
+    ...loaded,
+    feed,
+    grants,
+    ...(presence && { presence }),
+    clock,
+    log,
+  })
   const { agentUrl, adminUrl } = sidecar
   log.info({ agentUrl, adminUrl }, 'listening')
   await using _reload = watchConfig({

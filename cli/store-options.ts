@@ -1,7 +1,7 @@
 import type { Command } from 'commander'
 import * as v from 'valibot'
 import { formatProblem, loadConfig } from '../config/load.ts'
-import type { RedisConfig } from '../config/schema.ts'
+import type { OperatorConfig, RedisConfig } from '../config/schema.ts'
 import { name, trustDomain as trustDomainSchema } from '../config/setting.ts'
 import { exitCodes } from './exit-codes.ts'
 
@@ -9,6 +9,8 @@ import { exitCodes } from './exit-codes.ts'
 export interface Store {
   readonly redis: RedisConfig
   readonly trustDomain: string
+  /** Who may lift. Undefined when no configuration was read, so nobody here knows. */
+  readonly operators: readonly OperatorConfig[] | undefined
 }
 
 /** What `addStoreOptions()` reads from the command line. */
@@ -96,7 +98,7 @@ function namedStore(url: string, options: StoreOptions): Store {
     ...(passwordFile !== undefined && { passwordFile }),
     ...(caFile !== undefined && { caFile }),
   }
-  return { trustDomain, redis }
+  return { trustDomain, redis, operators: undefined }
 }
 
 function configuredStore(path: string): Store {
@@ -104,14 +106,14 @@ function configuredStore(path: string): Store {
   if (!loaded.ok) {
     throw new StoreOptionsError(loaded.problems.map(formatProblem).join('\n'), exitCodes.badConfig)
   }
-  const { revocation, trustDomain } = loaded.config
+  const { revocation, trustDomain, operators } = loaded.config
   if (revocation.source !== 'redis') {
     throw new StoreOptionsError(
       `${path}: revocation.source is embedded: there is no store that another process could reach`,
       exitCodes.badConfig,
     )
   }
-  return { redis: revocation.redis, trustDomain }
+  return { redis: revocation.redis, trustDomain, operators }
 }
 
 function expectValid(

@@ -1,9 +1,8 @@
 import { writeFile } from 'node:fs/promises'
 import { InvalidArgumentError, Option, type Command } from 'commander'
-import { decodeJwt, importJWK, SignJWT, type JWK, type JWTPayload } from 'jose'
+import { decodeJwt, type JWTPayload } from 'jose'
 import { parseDuration } from '../config/duration.ts'
 import { formatProblem, loadConfig } from '../config/load.ts'
-import { readTextFile, TextFileError } from '../config/read-text-file.ts'
 import type { Config } from '../config/schema.ts'
 import { isDenial } from '../policy/denial.ts'
 import { verifyGrant, type GrantClaims } from '../policy/grant.ts'
@@ -15,6 +14,7 @@ import { createRedisGrantStore } from '../revocation/redis-grant-store.ts'
 import { destinationOf } from './destination-option.ts'
 import { exitCodes } from './exit-codes.ts'
 import { printable } from './printable.ts'
+import { readPrivateKey, signClaims } from './private-key.ts'
 import { askStore } from './store-options.ts'
 
 /** `chaperone task grant|show|ls`: what the approver signs, and what the store holds. */
@@ -113,7 +113,6 @@ async function grant(options: GrantOptions): Promise<number> {
 }
 
 async function sign(options: GrantOptions, config: Config): Promise<string> {
-  const { jwk, kid, alg } = readPrivateKey(options.key)
   const iat = Math.floor(systemClock.now() / 1000)
   const claims: Record<string, unknown> = {
     iss: options.iss ?? onlyApprover(config),
@@ -128,15 +127,7 @@ async function sign(options: GrantOptions, config: Config): Promise<string> {
     sensitivity: options.sensitivity,
     authorization_details: options.allow,
   }
-  try {
-    const key = await importJWK(jwk, alg)
-    return await new SignJWT(claims)
-      .setProtectedHeader({ alg, kid, typ: 'task-grant+jwt' })
-      .sign(key)
-  } catch (cause) {
-    // The error of the library is not shown: it is about a private key.
-    throw new TypeError(`${options.key}: Expected a private JWK that fits its alg`, { cause })
-  }
+  return signClaims(claims, { key: readPrivateKey(options.key), typ: 'task-grant+jwt' })
 }
 
 async function show(
@@ -236,45 +227,6 @@ function onlyApprover({ approvers }: Config): string {
 
 function audienceOf({ audience, trustDomain }: Config): string {
   return audience ?? `spiffe://${trustDomain}/chaperone`
-}
-
-const maxKeyBytes = 64 * 1024
-
-function readPrivateKey(path: string): {
-  readonly jwk: JWK
-  readonly kid: string
-  readonly alg: string
-} {
-  const jwk = firstKey(parseJson(readText(path), path))
-  const { kid, alg, d } = jwk
-  if (typeof kid === 'string' && typeof alg === 'string' && d !== undefined)
-    return { jwk, kid, alg }
-  throw new TypeError(`${path}: Expected a private JWK with kid and alg`)
-}
-
-function readText(path: string): string {
-  try {
-    return readTextFile(path, { maxBytes: maxKeyBytes })
-  } catch (cause) {
-    if (cause instanceof TextFileError) throw new TypeError(`${path}: ${cause.message}`, { cause })
-    throw cause
-  }
-}
-
-/** A JSON error quotes the text, which here is a private key. */
-function parseJson(text: string, path: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    throw new TypeError(`${path}: not JSON`)
-  }
-}
-
-function firstKey(value: unknown): JWK {
-  if (typeof value !== 'object' || value === null) return {}
-  if (!('keys' in value)) return value
-  const keys: unknown = value.keys
-  return Array.isArray(keys) && typeof keys[0] === 'object' ? { ...keys[0] } : {}
 }
 
 function collectDestination(

@@ -9,6 +9,7 @@ export function findContradictions(config: Config): readonly Finding[] {
     ...checkListen(config),
     ...checkTrust(config),
     ...checkApprovers(config),
+    ...checkOperators(config),
     ...checkFreshness(config),
     ...checkRedis(config),
     ...checkUpstreams(config),
@@ -71,6 +72,13 @@ function checkApprovers({ approvers, grants }: Config): readonly Finding[] {
     ),
   )
   return [...twice, ...unknown]
+}
+
+function checkOperators({ operators }: Config): readonly Finding[] {
+  return duplicates(operators.map(({ name }) => name)).map((index) => ({
+    path: ['operators', index, 'name'],
+    message: 'The operator is listed already',
+  }))
 }
 
 function checkFreshness({ revocation }: Config): readonly Finding[] {

@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto'
 import { dirname, resolve } from 'node:path'
 import { findContradictions } from './contradictions.ts'
-import { formatPath, type ConfigProblem, type Finding } from './problem.ts'
+import { placeFinding } from './place-finding.ts'
+import type { ConfigProblem, Finding } from './problem.ts'
 import { readTextFile, TextFileError } from './read-text-file.ts'
 import { resolveFiles } from './resolve-files.ts'
-import type { Config } from './schema.ts'
-import { validateConfig } from './validate.ts'
-import { parseYaml, type YamlSource } from './yaml-source.ts'
+import { configSchema, type Config } from './schema.ts'
+import { validateValue } from './validate.ts'
+import { parseYaml } from './yaml-source.ts'
 
 export { formatProblem, type ConfigProblem } from './problem.ts'
 
@@ -43,13 +44,13 @@ export function parseConfig(text: string, file: string): LoadResult {
   }
   const { source } = yaml
   const place = (finding: Finding) => placeFinding(finding, { source, file })
-  const validated = validateConfig(source.value)
+  const validated = validateValue(configSchema, source.value)
   if (!validated.ok) return refuse(validated.findings.map(place))
-  const contradictions = findContradictions(validated.config)
+  const contradictions = findContradictions(validated.value)
   if (contradictions.length > 0) return refuse(contradictions.map(place))
   return {
     ok: true,
-    config: resolveFiles(validated.config, dirname(resolve(file))),
+    config: resolveFiles(validated.value, dirname(resolve(file))),
     sha256: createHash('sha256').update(text).digest('hex'),
   }
 }
@@ -61,17 +62,4 @@ const maxProblems = 100
 function refuse(problems: readonly ConfigProblem[]): LoadResult {
   const sorted = problems.toSorted((a, b) => a.line - b.line || a.col - b.col)
   return { ok: false, problems: sorted.slice(0, maxProblems) }
-}
-
-function placeFinding(
-  { path, message, suggestion, atKey = false }: Finding,
-  { source, file }: { readonly source: YamlSource; readonly file: string },
-): ConfigProblem {
-  return {
-    file,
-    ...source.locate(path, { atKey }),
-    path: formatPath(path),
-    message,
-    ...(suggestion !== undefined && { suggestion }),
-  }
 }

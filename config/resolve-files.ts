@@ -4,7 +4,8 @@ import type { Config, CredentialConfig, RedisConfig, TrustBundleConfig } from '.
 /** The same configuration with every path absolute: relative ones are taken from `directory`. */
 export function resolveFiles(config: Config, directory: string): Config {
   const absolute = (path: string) => resolve(directory, path)
-  const { identity, approvers, grants, policy, revocation, upstreams, mint, audit } = config
+  const { identity, approvers, operators, grants, policy, revocation, upstreams, mint, audit } =
+    config
   return {
     ...config,
     identity: {
@@ -12,6 +13,7 @@ export function resolveFiles(config: Config, directory: string): Config {
       trustBundles: identity.trustBundles.map((bundle) => resolveBundle(bundle, absolute)),
     },
     approvers: approvers.map((approver) => ({ ...approver, jwks: absolute(approver.jwks) })),
+    operators: operators.map((operator) => ({ ...operator, jwks: absolute(operator.jwks) })),
     grants: { ...grants, ...(grants.file !== undefined && { file: absolute(grants.file) }) },
     policy: {
       ...policy,
@@ -19,7 +21,13 @@ export function resolveFiles(config: Config, directory: string): Config {
     },
     revocation:
       revocation.source === 'redis'
-        ? { ...revocation, redis: resolveRedis(revocation.redis, absolute) }
+        ? {
+            ...revocation,
+            redis: resolveRedis(revocation.redis, absolute),
+            ...(revocation.snapshotFile !== undefined && {
+              snapshotFile: absolute(revocation.snapshotFile),
+            }),
+          }
         : revocation,
     upstreams: upstreams.map((upstream) => ({
       ...upstream,
@@ -27,7 +35,13 @@ export function resolveFiles(config: Config, directory: string): Config {
       credential: resolveCredential(upstream.credential, absolute),
     })),
     ...(mint && { mint: { ...mint, keys: { file: absolute(mint.keys.file) } } }),
-    audit: { ...audit, sink: audit.sink === 'stdout' ? audit.sink : absolute(audit.sink) },
+    audit: {
+      ...audit,
+      sink: audit.sink === 'stdout' ? audit.sink : absolute(audit.sink),
+      ...(audit.checkpoint && {
+        checkpoint: { ...audit.checkpoint, keys: { file: absolute(audit.checkpoint.keys.file) } },
+      }),
+    },
   }
 }
 

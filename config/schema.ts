@@ -15,13 +15,13 @@ import {
   httpsUrl,
   httpUrl,
   minute,
-  name,
   second,
   sensitivity,
   secret,
   text,
   trustDomain,
 } from './setting.ts'
+import { operator, revocation } from './revocation-schema.ts'
 import { route, upstream } from './upstream-schema.ts'
 
 /** The configuration after defaults: what the rest of the program sees. */
@@ -30,6 +30,7 @@ export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
 export type CredentialConfig = UpstreamConfig['credential']
 export type ApproverConfig = Config['approvers'][number]
+export type OperatorConfig = Config['operators'][number]
 export type TrustBundleConfig = Config['identity']['trustBundles'][number]
 export type RedisConfig = Extract<Config['revocation'], { source: 'redis' }>['redis']
 
@@ -137,54 +138,6 @@ const grants = v.strictObject({
   ),
 })
 
-const redis = v.strictObject({
-  url: v.pipe(
-    v.string(),
-    v.regex(
-      /^rediss?:\/\/[^@/?#]+(\/\d{1,4})?$/,
-      'Expected redis://host:port or rediss://host:port without user or password: use username and passwordFile',
-    ),
-  ),
-  username: v.optional(text),
-  passwordFile: v.optional(text),
-  caFile: v.optional(
-    describedText('PEM file of the authority that signs the server, for rediss:.'),
-  ),
-  certFile: v.optional(text),
-  keyFile: v.optional(text),
-  /** Keys are `{<prefix>}:<trust domain>:...`. */
-  prefix: v.optional(name, 'chaperone'),
-})
-
-const freshness = {
-  syncInterval: duration('250ms', {
-    min: 50,
-    max: 10 * second,
-    about: 'How often the view proves that it is complete; jittered by 15 %.',
-  }),
-  staleAfterWrites: duration('1s', {
-    min: 100,
-    max: 30 * second,
-    about: 'Past this age of the view, writes are refused with `control-plane-stale`.',
-  }),
-  staleAfterReads: duration('2s', {
-    min: 100,
-    max: minute,
-    about: 'Past this age of the view, reads are refused with `control-plane-stale`.',
-  }),
-  staleAfterStreams: duration('10s', {
-    min: 500,
-    max: 5 * minute,
-    about:
-      'Past this age of the view, live streams are cut: what they carry can no longer be revoked.',
-  }),
-}
-
-const revocation = v.variant('source', [
-  v.strictObject({ source: v.literal('redis'), redis, ...freshness }),
-  v.strictObject({ source: v.literal('embedded'), ...freshness }),
-])
-
 export const configSchema = v.strictObject({
   version: v.literal(1, 'Expected 1'),
   /** The deployment's trust domain: names the Redis keys and the default audience. */
@@ -206,6 +159,16 @@ export const configSchema = v.strictObject({
   ),
   identity,
   approvers: v.pipe(v.array(approver), v.minLength(1, 'Expected at least one approver')),
+  operators: v.optional(
+    v.pipe(
+      v.array(operator),
+      v.maxLength(64),
+      v.description(
+        'Who may lift a revocation, pause or quarantine before it expires. Absent: nobody. What an operator lifted comes back in force when it is taken out of this list.',
+      ),
+    ),
+    [],
+  ),
   grants: v.optional(grants, {}),
   policy: v.optional(
     v.strictObject({
@@ -244,6 +207,17 @@ export const configSchema = v.strictObject({
         max: 1_000_000,
         about: 'The most records that wait for the sink; then requests are refused.',
       }),
+      checkpoint: v.optional(
+        v.strictObject({
+          /** Private JWK Set file; its first key (ES256 or EdDSA) signs. */
+          keys: secret,
+          every: duration('1m', {
+            min: second,
+            max: hour,
+            about: 'How often a signed checkpoint is put on record while the audit grows.',
+          }),
+        }),
+      ),
     }),
     {},
   ),

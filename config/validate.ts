@@ -1,17 +1,19 @@
 import * as v from 'valibot'
 import { nearestName } from './nearest-name.ts'
 import type { Finding, SettingPath } from './problem.ts'
-import { configSchema, type Config } from './schema.ts'
 
-export type ValidateResult =
-  | { readonly ok: true; readonly config: Config }
+export type ValidateResult<T> =
+  | { readonly ok: true; readonly value: T }
   | { readonly ok: false; readonly findings: readonly Finding[] }
 
-/** Checks a plain value against the schema and fills in the defaults. Findings never quote a value. */
-export function validateConfig(value: unknown): ValidateResult {
-  const parsed = v.safeParse(configSchema, value)
-  if (parsed.success) return { ok: true, config: parsed.output }
-  const findings = explain({ schema: configSchema, value, path: [] })
+/** Checks a plain value against a schema and fills in the defaults. Findings never quote a value. */
+export function validateValue<TSchema extends v.GenericSchema>(
+  schema: TSchema,
+  value: unknown,
+): ValidateResult<v.InferOutput<TSchema>> {
+  const parsed = v.safeParse(schema, value)
+  if (parsed.success) return { ok: true, value: parsed.output }
+  const findings = explain({ schema, value, path: [] })
   return { ok: false, findings: distinct(findings) }
 }
 

@@ -38,7 +38,7 @@ began with. SIGHUP also applies an unchanged file again: use it after a change o
 
 | Changed | In force |
 | --- | --- |
-| \`trustDomain\`, \`listen\`, \`revocation\`, \`audit\`, \`limits\`, \`log\` | after a restart: a reload with another value is refused |
+| \`trustDomain\`, \`listen\`, \`operators\`, \`revocation\`, \`audit\`, \`limits\`, \`log\` | after a restart: a reload with another value is refused |
 | every other setting | after a reload |
 | policy files, approver JWKS, \`upstreams[].caFile\` | after SIGHUP or another reload |
 | injected secrets, mint keys, \`grants.file\` | within 1s of use, without a reload |

@@ -9,6 +9,8 @@ import type { CedarRequest } from './cedar-request.ts'
 import { DecisionMemo } from './decision-memo.ts'
 
 export interface PolicyEngine extends Disposable {
+  /** Sorted. */
+  readonly policyIds: readonly string[]
   /** SHA-256 of schema and policies, hex. Does not depend on where the files lie, nor on their order. */
   readonly policySetSha: string
   /** False for good once Cedar has thrown too often, here or in another engine: all is denied until a restart. */
@@ -51,6 +53,7 @@ export function createEngine(
   const reasons = new Map(policies.map(({ id, reason }) => [id, reason]))
   let closed = false
   return {
+    policyIds: policies.map(({ id }) => id).toSorted(),
     policySetSha: shaOf(policies, schema),
     memo: new DecisionMemo(),
     get healthy() {

@@ -23,13 +23,19 @@ export type CompileResult =
   | { readonly ok: true; readonly engine: PolicyEngine }
   | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
 
+interface CompileOptions {
+  readonly schema: string
+  /** Leaves this policy out: a test that still passes then does not hold it. */
+  readonly without?: string
+}
+
 /**
  * Compiles policy files against the schema, strictly: a policy that might never apply, or whose attribute nobody sets,
  * is a problem. The engine is ready to decide; dispose of it to free its memory. Never throws.
  */
 export function compilePolicies(
   sources: readonly PolicySource[],
-  { schema }: { readonly schema: string },
+  { schema, without }: CompileOptions,
 ): CompileResult {
   const oversize = findOversize(sources)
   if (oversize) return { ok: false, problems: [oversize] }
@@ -44,7 +50,8 @@ export function compilePolicies(
     )
   if (problems.length === 0) problems.push(...validateAll(policies, schema))
   if (problems.length > 0) return { ok: false, problems: problems.slice(0, maxProblems) }
-  const engine = createEngine(policies, schema)
+  const kept = policies.filter(({ id }) => id !== without)
+  const engine = createEngine(kept, schema)
   return engine ? { ok: true, engine } : { ok: false, problems: [schemaProblem(schema)] }
 }
 

@@ -44,7 +44,7 @@ export function decide(input: DecideInput): Decision {
     findExpired(input) ??
     findTooSensitive(input) ??
     findNotGranted(input) ??
-    evaluate(input)
+    askPolicies(input)
   )
 }
 
@@ -78,10 +78,10 @@ export function allowsTool(input: AllowsToolInput): boolean {
   const granted = chain.links.every((link) =>
     link.destinations.some((entry) => matchesDestination(withAnyArguments(entry), target)),
   )
-  return granted && evaluate({ ...asked, listing: true }).outcome === 'allow'
+  return granted && askPolicies({ ...asked, listing: true }).outcome === 'allow'
 }
 
-type Asked = Pick<
+export type Asked = Pick<
   DecideInput,
   'agent' | 'chain' | 'operation' | 'upstream' | 'engine' | 'view' | 'nowMs'
 >
@@ -148,7 +148,8 @@ function findNotGranted({ chain, operation, upstream }: Asked): Denial | undefin
   return link && deny('policy-denied', `grant ${link.jti}: no destination of it allows this`)
 }
 
-function evaluate(asked: Asked & { readonly listing?: boolean }): Decision {
+/** What the policies alone say; the gates in code are not asked. */
+export function askPolicies(asked: Asked & { readonly listing?: boolean }): Decision {
   const { memo } = asked.engine
   const known = memo.find(asked)
   if (known && asked.engine.healthy) return known

@@ -10,6 +10,7 @@ export interface Tracked {
 
 /** Upstream sides aborted in one turn of the event loop: other tasks keep their latency. */
 const abortsPerTurn = 100
+const taskKind = 'task:'
 
 /**
  * Every request and stream in flight. An intrusive list, because a `Set` entry per request is promoted to the old heap
@@ -51,6 +52,16 @@ export class Exchanges {
   /** Cuts what rests on a grant that has expired. */
   cutExpired(nowMs: number): number {
     return this.#cut({ code: 'task-expired' }, (exchange) => exchange.expiresAtMs <= nowMs)
+  }
+
+  /** How many exchanges each task and its descendants have in flight, for the `limit` tasks that have the most. */
+  liveTasks(limit: number): Readonly<Record<string, number>> {
+    const counts = new Map<string, number>()
+    for (let exchange = this.#first; exchange; exchange = exchange.next) {
+      for (const task of exchange.tasks()) counts.set(task, (counts.get(task) ?? 0) + 1)
+    }
+    const most = [...counts].toSorted(([, a], [, b]) => b - a)
+    return Object.fromEntries(most.slice(0, limit))
   }
 
   cutAll(code: Cut['code']): number {
@@ -116,6 +127,12 @@ class TrackedExchange implements Exchange {
     if (chain.subjects.includes(subject) || subject === `upstream:${upstreamName}`) return true
     if (operation.kind !== 'mcp' || operation.message.type !== 'tools/call') return false
     return subject === `tool:${upstreamName}/${operation.message.tool}`
+  }
+
+  tasks(): readonly string[] {
+    return this.#tracked.chain.subjects
+      .filter((subject) => subject.startsWith(taskKind))
+      .map((subject) => subject.slice(taskKind.length))
   }
 
   attach(target: Cuttable): void {

@@ -1,21 +1,24 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import { openAuditLog } from '../audit/file-log.ts'
-import type { AuditLog } from '../audit/log.ts'
 import type { AuditEvent } from '../audit/record.ts'
 import type { Config } from '../config/schema.ts'
 import { CredentialCache } from '../credential/cache.ts'
 import { deny } from '../policy/denial.ts'
-import { codeOfRevocation } from '../policy/revocation-code.ts'
-import type { Clock, Revocation } from '../policy/types.ts'
+import type { Clock } from '../policy/types.ts'
 import type { RevocationFeed } from '../revocation/feed.ts'
 import type { GrantStore } from '../revocation/grant-store.ts'
+import type { Presence } from '../revocation/presence.ts'
 import { startAdminListener, type CheckResult } from './admin.ts'
+import { enforce } from './enforce.ts'
+import { checkpointsOf } from './checkpoints-of.ts'
 import { Exchanges } from './exchanges.ts'
 import { handle } from './handle.ts'
 import { createListener } from './listener.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
+import { presenceSource } from './presence-source.ts'
+import { putOnRecord } from './put-on-record.ts'
 import type { Sidecar } from './sidecar.ts'
 import { createSnapshot, SnapshotError, type Snapshot } from './snapshot.ts'
 import { createTaskResolver, drainable } from './task-resolver.ts'
@@ -42,6 +45,8 @@ interface StartOptions extends LoadedConfig {
   /** Where revocations come from. Started here; whoever opened it disposes of it, after the sidecar. */
   readonly feed: RevocationFeed
   readonly grants: GrantStore
+  /** How operators see this sidecar; whoever opened it disposes of it, after the sidecar. Absent: they do not. */
+  readonly presence?: Presence
   readonly clock: Clock
   readonly log: Log
 }
@@ -58,15 +63,16 @@ const retireMs = 60_000
 
 /** Builds every part, listens, and serves until disposed. */
 export async function startSidecar(options: StartOptions): Promise<RunningSidecar> {
-  const { clock, log, feed } = options
+  const { clock, log, feed, presence } = options
   // Until everything stands: a port that is taken must end the process, not leave it half alive.
   await using unwind = new AsyncDisposableStack()
   let snapshot = unwind.use(await createSnapshot({ ...options, configSha: options.sha256 }))
   const { audit: auditConfig, limits, listen } = options.config
+  const instance = randomUUID()
   const audit = unwind.use(
     await openAuditLog({
       sink: auditConfig.sink,
-      instance: randomUUID(),
+      instance,
       version,
       configSha: () => snapshot.configSha,
       maxBacklog: auditConfig.maxBacklog,
@@ -98,9 +104,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     log,
     clock,
   }
-  feed.onApplied((records) => {
-    for (const record of records) enforce(sidecar, record)
-  })
+  feed.onApplied((records) => enforce(sidecar, { records, presence }))
   feed.start()
 
   const listener = createListener({ handle: (arrival) => handle(arrival, sidecar), limits, log })
@@ -126,11 +130,14 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     detail: { policy_set_sha: snapshot.engine.policySetSha },
   })
 
+  const checkpoints = checkpointsOf(audit, { config: auditConfig.checkpoint, instance, clock, log })
   const streamCheck = setInterval(() => endDeadStreams(sidecar), streamCheckMs)
   const heartbeat = setInterval(() => void putOnRecord(sidecar, heartbeatOf(sidecar)), heartbeatMs)
   const stopped = new AbortController()
+  const isReady = (): boolean => ready().every(({ ok }) => ok)
+  presence?.start(presenceSource(sidecar, { instance, isReady }))
   const becameReady = (async () => {
-    while (!ready().every(({ ok }) => ok)) {
+    while (!isReady()) {
       await delay(pollMs, undefined, { signal: stopped.signal })
     }
     started = true
@@ -175,6 +182,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       clearInterval(streamCheck)
       clearInterval(heartbeat)
       await putOnRecord(sidecar, { type: 'stop', detail: { cut } })
+      await checkpoints?.[Symbol.asyncDispose]()
       await audit
         .flush()
         .catch((error: unknown) => log.error({ err: error }, 'the audit could not be flushed'))
@@ -183,27 +191,6 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       await snapshot[Symbol.asyncDispose]()
     },
   }
-}
-
-/** A record has come into force: everything that it covers ends now, and then it is put on record. */
-function enforce(sidecar: Sidecar, revocation: Revocation): void {
-  const { exchanges, credentials, metrics, feed, log } = sidecar
-  const { rid, op, subject, reason, by, atMs } = revocation
-  const cut = exchanges.cutCovered(revocation, codeOfRevocation(revocation))
-  metrics.revocationApplied(op)
-  log.info({ rid, op, subject, cut }, 'revocation in force')
-  void credentials.revokeCovered(subject)
-  void putOnRecord(sidecar, {
-    type: 'revocation',
-    rid,
-    op,
-    subject,
-    reason,
-    by,
-    recorded_at: new Date(atMs).toISOString(),
-    revocation_epoch: feed.view.epoch,
-    exchanges_cut: cut,
-  })
 }
 
 /** What a stream carries can no longer be revoked once the view is too old, and is no longer approved once a grant ends. */
@@ -225,17 +212,6 @@ function heartbeatOf({ feed, clock, exchanges }: Sidecar): AuditEvent {
       staleness_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : -1,
       exchanges: exchanges.count,
     },
-  }
-}
-
-async function putOnRecord(
-  { audit, log }: { readonly audit: AuditLog; readonly log: Log },
-  event: AuditEvent,
-): Promise<void> {
-  try {
-    await audit.append(event)
-  } catch (error) {
-    log.error({ err: error, type: event.type }, 'an event could not be put on record')
   }
 }
 
@@ -281,7 +257,15 @@ function observe(sidecar: Sidecar): void {
 }
 
 /** Settings whose parts live as long as the process. */
-const fixedSettings = ['trustDomain', 'listen', 'revocation', 'audit', 'limits', 'log'] as const
+const fixedSettings = [
+  'trustDomain',
+  'listen',
+  'operators',
+  'revocation',
+  'audit',
+  'limits',
+  'log',
+] as const
 
 function changedFixedSetting(old: Config, next: Config): string | undefined {
   return fixedSettings.find((name) => JSON.stringify(old[name]) !== JSON.stringify(next[name]))

@@ -1,8 +1,9 @@
 import { RevocationSet } from '../policy/revocation-set.ts'
 import type { Clock, Revocation, RevocationView } from '../policy/types.ts'
 import type { RevocationCommitter, RevocationFeed } from './feed.ts'
+import { refuseLifts, type VerifyLift } from './lift-gate.ts'
 import { formatPosition, genesis, linkHash } from './link-hash.ts'
-import { checkDraft } from './revocation-record.ts'
+import { checkDraft, formatLift } from './revocation-record.ts'
 
 export interface EmbeddedRevocation {
   readonly feed: RevocationFeed
@@ -13,13 +14,21 @@ export interface EmbeddedRevocation {
  * Revocation inside one process: what is committed is in force when `commit()` returns, and is gone with the process.
  * The view is never stale after `start()`: there is nothing between it and its source.
  */
-export function createEmbeddedRevocation(options: { readonly clock: Clock }): EmbeddedRevocation {
-  const { clock } = options
+export function createEmbeddedRevocation(options: {
+  readonly clock: Clock
+  /** Absent: nothing can be lifted before it expires. */
+  readonly verifyLift?: VerifyLift
+}): EmbeddedRevocation {
+  const { clock, verifyLift = refuseLifts } = options
   const set = new RevocationSet()
   const listeners: ((records: readonly Revocation[]) => void)[] = []
   const started = Promise.withResolvers<void>()
   let running = false
   let head = genesis
+  let liftsIgnored = 0
+  const advance = (entry: string): void => {
+    head = { n: head.n + 1, h: linkHash(head.h, entry) }
+  }
 
   const view: RevocationView = {
     get epoch() {
@@ -49,7 +58,7 @@ export function createEmbeddedRevocation(options: { readonly clock: Clock }): Em
       gaps: 0,
       scans: 0,
       malformed: 0,
-      liftsIgnored: 0,
+      liftsIgnored,
       missingInStore: 0,
     }),
     async [Symbol.asyncDispose]() {
@@ -61,13 +70,20 @@ export function createEmbeddedRevocation(options: { readonly clock: Clock }): Em
     commit: async (draft) => {
       checkDraft(draft)
       set.expire(clock.now())
-      const n = head.n + 1
-      const record: Revocation = { ...draft, atMs: clock.now(), epoch: n }
+      const record: Revocation = { ...draft, atMs: clock.now(), epoch: head.n + 1 }
       if (set.add(record)) {
-        head = { n, h: linkHash(head.h, JSON.stringify(record)) }
+        advance(JSON.stringify(record))
         for (const listener of listeners) listener([record])
       }
       return { epoch: formatPosition(head), atMs: record.atMs }
+    },
+    commitLift: async ({ compact }) => {
+      const verified = await verifyLift(compact)
+      if (verified.ok) {
+        const isNew = verified.lift.lifts.map((rid) => set.lift(rid)).includes(true)
+        if (isNew) advance(formatLift(verified.lift))
+      } else liftsIgnored++
+      return { epoch: formatPosition(head), atMs: clock.now() }
     },
   }
   return { feed, committer }

@@ -1,3 +1,4 @@
+import type { Lift } from '../policy/lift.ts'
 import type { Revocation, RevocationView } from '../policy/types.ts'
 
 /**
@@ -39,6 +40,8 @@ export interface FeedStatus {
 export interface RevocationCommitter {
   /** Idempotent by `rid`. Resolves with the position and the server's time once the store has it. */
   commit(draft: RevocationDraft): Promise<Committed>
+  /** Idempotent by the lift's `rid`. Whether it counts is for each sidecar to say: it verifies the signature. */
+  commitLift(lift: Lift): Promise<Committed>
 }
 
 export interface RevocationDraft {

@@ -1,34 +1,38 @@
 import type { Redis } from 'ioredis'
-import * as v from 'valibot'
 import type { RedisConfig } from '../config/schema.ts'
 import type { Clock, Revocation } from '../policy/types.ts'
-import type { Committed, RevocationCommitter, RevocationDraft } from './feed.ts'
+import type { RevocationCommitter } from './feed.ts'
+import type { VerifyLift } from './lift-gate.ts'
 import { openRedis, untilReady } from './redis-connection.ts'
 import { redisKeys, type RedisKeys } from './redis-keys.ts'
-import { formatDraft, parseEnvelope, RevocationStoreError } from './revocation-record.ts'
-import { commitScript } from './scripts.ts'
+import { redisScripts } from './redis-scripts.ts'
+import { parseEnvelope, RevocationStoreError } from './revocation-record.ts'
 
 export interface RedisCommitter extends RevocationCommitter, AsyncDisposable {
-  /** Committed records that have not expired, newest first, at most `limit` and at most 10,000. */
+  /** Committed records that are neither lifted nor expired, newest first, at most `limit` and at most 10,000. */
   list(limit: number): Promise<readonly Revocation[]>
 }
 
 /**
- * Commits revocations to Redis. Nothing needs to be set up first: the first commit makes the head. Both methods reject
+ * Commits revocations to Redis. Nothing needs to be set up first: the first commit makes the head. All methods reject
  * with `RevocationStoreError`; after a timeout a commit may or may not have been done, and repeating it is safe.
  */
 export function createRedisCommitter(options: {
   readonly redis: RedisConfig
   readonly trustDomain: string
   readonly clock: Clock
+  /** Absent: nothing counts as lifted. */
+  readonly verifyLift?: VerifyLift
 }): RedisCommitter {
   const keys = redisKeys(options)
   const redis = openRedis(options.redis, { commandTimeoutMs })
   // Every fault rejects the command that it hits; without a listener it would be printed too.
   redis.on('error', () => undefined)
+  const scripts = redisScripts(redis, keys)
   return {
-    commit: (draft) => attempt(redis, () => commit(redis, { keys, draft })),
-    list: (limit) => attempt(redis, () => list(redis, { keys, limit, clock: options.clock })),
+    commit: (draft) => attempt(redis, () => scripts.commit(draft)),
+    commitLift: (lift) => attempt(redis, () => scripts.commitLift(lift)),
+    list: (limit) => attempt(redis, () => list(redis, { ...options, keys, limit })),
     async [Symbol.asyncDispose]() {
       redis.disconnect()
     },
@@ -39,44 +43,29 @@ const commandTimeoutMs = 3000
 const readyTimeoutMs = 5000
 const maxListed = 10_000
 
-const committedSchema = v.tuple([v.string(), v.pipe(v.string(), v.regex(/^\d{1,15}$/))])
-
-async function commit(
-  redis: Redis,
-  { keys, draft }: { readonly keys: RedisKeys; readonly draft: RevocationDraft },
-): Promise<Committed> {
-  const body = formatDraft(draft)
-  const reply = await redis.eval(
-    commitScript,
-    5,
-    keys.head,
-    keys.log,
-    keys.records,
-    keys.expiry,
-    keys.channel,
-    draft.rid,
-    body,
-    String(draft.expiresAtMs),
-  )
-  const read = v.safeParse(committedSchema, reply)
-  if (!read.success) {
-    throw new RevocationStoreError('ERR_REVOCATION_STORE_REPLY', 'Cannot read the reply of Redis')
-  }
-  const [epoch, atMs] = read.output
-  return { epoch, atMs: Number(atMs) }
-}
-
 async function list(
   redis: Redis,
-  options: { readonly keys: RedisKeys; readonly limit: number; readonly clock: Clock },
+  options: {
+    readonly keys: RedisKeys
+    readonly limit: number
+    readonly clock: Clock
+    readonly verifyLift?: VerifyLift
+  },
 ): Promise<readonly Revocation[]> {
   const count = Math.min(options.limit, maxListed)
   if (count < 1) return []
   const entries = await redis.xrevrange(options.keys.log, '+', '-', 'COUNT', count)
+  const items = entries.flatMap(([, fields]) => parseEnvelope(fields.at(-1) ?? '') ?? [])
+  const lifted = new Set<string>()
+  for (const item of items) {
+    if (item.kind !== 'lift') continue
+    const result = await options.verifyLift?.(item.lift.compact)
+    if (result?.ok) for (const rid of result.lift.lifts) lifted.add(rid)
+  }
   const nowMs = options.clock.now()
-  return entries
-    .flatMap(([, fields]) => parseEnvelope(fields.at(-1) ?? '') ?? [])
-    .filter(({ expiresAtMs }) => expiresAtMs === 0 || expiresAtMs > nowMs)
+  return items
+    .flatMap((item) => (item.kind === 'record' ? [item.record] : []))
+    .filter(({ rid, expiresAtMs: at }) => !lifted.has(rid) && (at === 0 || at > nowMs))
 }
 
 async function attempt<T>(redis: Redis, ask: () => Promise<T>): Promise<T> {

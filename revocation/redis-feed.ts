@@ -1,20 +1,20 @@
 import type { Redis } from 'ioredis'
 import type { RedisConfig } from '../config/schema.ts'
-import { recordKey, RevocationSet, RevocationSetFullError } from '../policy/revocation-set.ts'
 import type { Clock, Revocation, RevocationView } from '../policy/types.ts'
+import type { FeedLog } from './feed-log.ts'
 import type { FeedStatus, RevocationFeed } from './feed.ts'
-import { formatPosition, type Position } from './link-hash.ts'
+import { LiftGate, refuseLifts, type VerifyLift } from './lift-gate.ts'
+import { formatPosition } from './link-hash.ts'
 import { describeFault, openRedis } from './redis-connection.ts'
 import { redisKeys, type RedisKeys } from './redis-keys.ts'
-import { followLinks, readHead, readLog, scanRecords } from './redis-log.ts'
-import { parseMessage } from './revocation-record.ts'
-import { ServerTime } from './server-time.ts'
+import { redisScripts } from './redis-scripts.ts'
+import { RedisSync } from './redis-sync.ts'
+import { RedisUpkeep } from './redis-upkeep.ts'
+import { Replica } from './replica.ts'
+import { parseMessage, type StoredLift } from './revocation-record.ts'
+import { readSnapshotFile, SnapshotFile } from './snapshot-file.ts'
 
-export interface FeedLog {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
+export type { FeedLog } from './feed-log.ts'
 
 export interface RedisFeedOptions {
   readonly redis: RedisConfig
@@ -23,22 +23,19 @@ export interface RedisFeedOptions {
   readonly syncIntervalMs: number
   readonly clock: Clock
   readonly log: FeedLog
+  /** Absent: nothing can be lifted before it expires. */
+  readonly verifyLift?: VerifyLift
+  /** Where what is known is kept for the next start. */
+  readonly snapshotFile?: string
 }
 
 /**
  * Follows the revocations in Redis. Messages bring a record within a round trip; only a sync proves that none is
- * missing. Records leave by their own expiry alone: a store that is emptied, restored or forged un-revokes nothing.
- * Throws when a TLS or password file cannot be read.
+ * missing. Records leave by their own expiry or by a signed lift: a store that is emptied, restored or forged un-revokes
+ * nothing, and is given back what it lost. Throws when a TLS or password file cannot be read.
  */
 export function createRedisFeed(options: RedisFeedOptions): RevocationFeed {
   return new RedisFeed(options)
-}
-
-/** A sync that completed with nothing missing. */
-interface Proof {
-  readonly position: Position
-  /** When its last question was sent, monotonic milliseconds: what came later may be missing. */
-  readonly sentAtMs: number
 }
 
 class RedisFeed implements RevocationFeed {
@@ -46,46 +43,58 @@ class RedisFeed implements RevocationFeed {
   readonly #options: RedisFeedOptions
   readonly #redis: Redis
   readonly #keys: RedisKeys
-  readonly #set = new RevocationSet()
-  readonly #serverTime = new ServerTime()
+  readonly #replica = new Replica()
+  readonly #sync: RedisSync
+  readonly #upkeep: RedisUpkeep
+  readonly #gate: LiftGate
+  readonly #file: SnapshotFile | undefined
   readonly #listeners: ((records: readonly Revocation[]) => void)[] = []
   readonly #ready = Promise.withResolvers<void>()
-  readonly #counts = { gaps: 0, scans: 0, malformed: 0, liftsIgnored: 0 }
-  /** Keys of records that the store once had and has no more. */
-  #missing = new Set<string>()
-  #proof: Proof | undefined
   /** Counts connections, so that what was asked on one is never proven by another. */
   #connection = 0
   #subscribedOn = -1
-  /** False: the next sync reads every record, because the log does not lead on from what we know. */
-  #canFollow = false
-  /** The highest position that a message named since the last scan. */
-  #heardUpTo = 0
-  #overflowed = false
-  #leapt = false
+  #savedRevision = 0
+  #malformed = 0
+  #full = false
   #troubled = false
   #closed = false
   #loop: Promise<void> | undefined
   #wake: () => void = () => undefined
+  #alarm: NodeJS.Timeout | undefined
 
   constructor(options: RedisFeedOptions) {
+    const { log, clock, snapshotFile: path, trustDomain } = options
     this.#options = options
     this.#keys = redisKeys(options)
     this.#redis = openRedis(options.redis)
+    this.#gate = new LiftGate({ verify: options.verifyLift ?? refuseLifts, log })
+    const replica = this.#replica
+    const scripts = redisScripts(this.#redis, this.#keys)
+    this.#sync = new RedisSync({
+      redis: this.#redis,
+      keys: this.#keys,
+      replica,
+      gate: this.#gate,
+      clock,
+      log,
+      announce: (applied) => this.#announce(applied),
+    })
+    this.#upkeep = new RedisUpkeep({ replica, scripts, clock, log })
+    if (path !== undefined) {
+      this.#file = new SnapshotFile({ path, trustDomain, log, read: () => replica.snapshot() })
+    }
     this.#redis.on('ready', () => this.#wake())
     this.#redis.on('close', () => void this.#connection++)
     this.#redis.on('error', (error) => this.#complain(error))
     this.#redis.on('message', (_channel, payload) => this.#hear(payload))
     // Age is worked out when it is asked for: a process that slept must not wake up believing that it is fresh.
     const ageMs = (monotonicMs: number): number => this.#ageMs(monotonicMs)
-    const epoch = (): string => (this.#proof ? formatPosition(this.#proof.position) : '-')
-    const find: RevocationView['find'] = (subjects) => this.#set.find(subjects)
     this.view = {
       get epoch() {
-        return epoch()
+        return replica.proof ? formatPosition(replica.proof.position) : '-'
       },
       ageMs,
-      find,
+      find: (subjects) => replica.find(subjects),
     }
   }
 
@@ -105,38 +114,63 @@ class RedisFeed implements RevocationFeed {
   status(): FeedStatus {
     return {
       source: 'redis',
-      connected: this.#isConnected(),
+      connected: this.#redis.status === 'ready' && this.#subscribedOn === this.#connection,
       epoch: this.view.epoch,
       ageMs: this.#ageMs(this.#options.clock.monotonic()),
-      records: this.#set.size,
-      ...this.#counts,
-      missingInStore: this.#missing.size,
+      records: this.#replica.size,
+      ...this.#sync.counts,
+      malformed: this.#malformed,
+      liftsIgnored: this.#gate.ignored,
+      missingInStore: this.#replica.missing.size,
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true
+    clearTimeout(this.#alarm)
     this.#redis.disconnect()
     this.#wake()
     await this.#loop
+    await this.#file?.[Symbol.asyncDispose]()
   }
 
   async #run(): Promise<void> {
+    await this.#load()
     // Its outcome comes as `ready`, or as another attempt.
-    this.#redis.connect().catch(() => undefined)
+    if (!this.#closed) this.#redis.connect().catch(() => undefined)
     while (!this.#closed) {
       if (this.#redis.status === 'ready') await this.#beat()
       if (!this.#closed) await this.#pause()
     }
   }
 
+  /** What was known before the last end is in force before anything is asked; only Redis makes the view fresh. */
+  async #load(): Promise<void> {
+    const { snapshotFile: path, trustDomain, log } = this.#options
+    if (path === undefined) return
+    const { records, lifts } = readSnapshotFile({ path, trustDomain, log })
+    for (const compact of lifts) {
+      const lift = await this.#gate.admit({ compact })
+      if (lift) this.#replica.lift(lift)
+    }
+    this.#announce(this.#replica.restore(records))
+  }
+
   async #pause(): Promise<void> {
-    const jitter = 0.85 + Math.random() * 0.3
     const { promise, resolve } = Promise.withResolvers<void>()
-    const timer = setTimeout(resolve, this.#options.syncIntervalMs * jitter)
+    const jitter = 0.85 + Math.random() * 0.3
+    const ms = this.#options.syncIntervalMs * jitter
+    const timer = setTimeout(resolve, this.#upkeep.isDue ? Math.min(ms, upkeepPauseMs()) : ms)
     this.#wake = resolve
     await promise
     clearTimeout(timer)
+  }
+
+  #wakeSoon(): void {
+    this.#alarm ??= setTimeout(() => {
+      this.#alarm = undefined
+      this.#wake()
+    }, upkeepPauseMs())
   }
 
   async #beat(): Promise<void> {
@@ -147,133 +181,73 @@ class RedisFeed implements RevocationFeed {
         await this.#redis.subscribe(this.#keys.channel)
         this.#subscribedOn = connection
       }
-      const proof = await this.#sync()
-      if (proof && this.#connection === connection) this.#prove(proof)
+      if (!(await this.#sync.run(() => this.#connection === connection))) return
+      this.#proven()
+      await this.#upkeep.run()
     } catch (error) {
       this.#complain(error)
     }
   }
 
-  async #sync(): Promise<Proof | undefined> {
-    if (this.#canFollow && this.#proof) {
-      const before = this.#set.size
-      const heardUpTo = this.#heardUpTo
-      const proof = await this.#follow(this.#proof.position)
-      // The push of a commit comes before the answer that shows it: what is new now was lost on the way.
-      if (!proof || this.#set.size > before) this.#counts.gaps++
-      // A head behind what was heard before we asked: the store lost its tail, and a scan tells what.
-      if (proof && proof.position.n >= heardUpTo) return proof
-    }
-    return this.#scan()
-  }
-
-  /** Reads the log from a position to the head. Undefined when the log does not lead there. */
-  async #follow(from: Position, unproven = this.#missing): Promise<Proof | undefined> {
-    let at = from
-    for (let page = 0; page < maxPagesPerSync; page++) {
-      const sentAtMs = this.#options.clock.monotonic()
-      const { head, entries, serverMs } = await readLog(this.#redis, {
-        keys: this.#keys,
-        after: at,
-      })
-      this.#learnTime(serverMs)
-      const records = entries.map(({ record }) => record)
-      this.#applyFromStore(records, unproven)
-      const next = followLinks(at, entries)
-      if (!next) return undefined
-      at = next
-      // A page is progress, not freshness: only the head is.
-      if (at.n === head.n && at.h === head.h) return { position: at, sentAtMs }
-      if (entries.length === 0) return undefined
-    }
-    return undefined
-  }
-
-  /** Merges every record of the store, then what was committed while it read. Nothing that is held is dropped. */
-  async #scan(): Promise<Proof | undefined> {
-    this.#canFollow = false
-    this.#heardUpTo = 0
-    this.#counts.scans++
-    const unproven = new Set(this.#set.records().filter(isDurable).map(recordKey))
-    const start = await readHead(this.#redis, this.#keys)
-    for await (const records of scanRecords(this.#redis, this.#keys)) {
-      this.#applyFromStore(records, unproven)
-    }
-    const proof = await this.#follow(start, unproven)
-    if (!proof) return undefined
-    if (unproven.size > 0) {
-      this.#options.log.error(
-        { missing: unproven.size, epoch: formatPosition(proof.position) },
-        'Redis lost revocations: they stay in force here; commit them again',
-      )
-    }
-    this.#missing = unproven
-    return proof
-  }
-
-  #prove(proof: Proof): void {
-    this.#proof = proof
-    this.#canFollow = true
+  #proven(): void {
     if (this.#troubled) this.#options.log.info({}, 'The revocation view is complete again')
     this.#troubled = false
-    const serverMs = this.#serverTime.now(this.#options.clock.monotonic())
-    const expired = serverMs === undefined ? [] : this.#set.expire(serverMs)
-    for (const record of expired) this.#missing.delete(recordKey(record))
+    this.#replica.expire(this.#sync.serverMs())
+    this.#save()
     this.#ready.resolve()
   }
 
   #hear(payload: string): void {
     const message = parseMessage(payload, this.#options.clock.now())
-    if (message.kind === 'record') {
-      this.#heardUpTo = Math.max(this.#heardUpTo, message.record.epoch ?? 0)
-      return this.#apply([message.record])
+    switch (message.kind) {
+      case 'record':
+        this.#announce(this.#replica.hear(message.record, this.#sync.serverMs()))
+        if (message.record.epoch === undefined) this.#wakeSoon()
+        return
+      case 'lift':
+        void this.#hearLift(message.lift)
+        return
+      case 'unsigned-lift':
+        this.#gate.refuseUnsigned()
+        return
+      case 'malformed':
+        this.#malformed++
+        if (this.#malformed % warnEvery !== 1) return
+        this.#options.log.warn(
+          { malformed: this.#malformed },
+          'Ignored a message on the revocation channel',
+        )
     }
-    if (message.kind === 'lift') this.#counts.liftsIgnored++
-    else this.#counts.malformed++
-    const count = this.#counts.liftsIgnored + this.#counts.malformed
-    if (count % warnEvery !== 1) return
-    this.#options.log.warn(
-      { malformed: this.#counts.malformed, liftsIgnored: this.#counts.liftsIgnored },
-      'Ignored a message on the revocation channel',
-    )
   }
 
-  #applyFromStore(records: readonly Revocation[], unproven: Set<string>): void {
-    for (const record of records) unproven.delete(recordKey(record))
-    this.#apply(records)
+  async #hearLift(stored: StoredLift): Promise<void> {
+    const lift = await this.#gate.admitHeard(stored)
+    if (!lift) return
+    this.#replica.lift(lift)
+    this.#save()
   }
 
-  #apply(records: readonly Revocation[]): void {
-    const serverMs = this.#serverTime.now(this.#options.clock.monotonic()) ?? 0
-    const inForce = records.filter(({ expiresAtMs: at }) => at === 0 || at > serverMs)
-    const added: Revocation[] = []
-    try {
-      for (const record of inForce) if (this.#set.add(record)) added.push(record)
-    } catch (error) {
-      if (!(error instanceof RevocationSetFullError)) throw error
-      // What does not fit may be in force: no view of ours is complete from here on.
-      if (!this.#overflowed) this.#options.log.error(describeFault(error), 'Refusing all traffic')
-      this.#overflowed = true
+  #announce(applied: readonly Revocation[]): void {
+    if (this.#replica.overflowed && !this.#full) {
+      this.#full = true
+      this.#options.log.error({}, 'Refusing all traffic: there are more revocations than fit')
     }
-    if (added.length === 0) return
-    for (const listener of this.#listeners) listener(added)
+    this.#save()
+    if (applied.length === 0) return
+    for (const listener of this.#listeners) listener(applied)
   }
 
-  #learnTime(serverMs: number): void {
-    const followed = this.#serverTime.learn(serverMs, this.#options.clock.monotonic())
-    if (!followed && !this.#leapt) {
-      this.#options.log.error({ serverMs }, "Redis's clock leapt ahead: records expire by ours")
-    }
-    this.#leapt = !followed
+  #save(): void {
+    const { revision } = this.#replica
+    if (revision === this.#savedRevision) return
+    this.#savedRevision = revision
+    this.#file?.changed()
   }
 
   #ageMs(monotonicMs: number): number {
-    if (!this.#proof || this.#overflowed || this.#closed) return Infinity
-    return Math.max(0, monotonicMs - this.#proof.sentAtMs)
-  }
-
-  #isConnected(): boolean {
-    return this.#redis.status === 'ready' && this.#subscribedOn === this.#connection
+    const { proof, overflowed } = this.#replica
+    if (!proof || overflowed || this.#closed) return Infinity
+    return Math.max(0, monotonicMs - proof.sentAtMs)
   }
 
   /** Says once that the view is losing its freshness; says no more until it is complete again. */
@@ -284,10 +258,9 @@ class RedisFeed implements RevocationFeed {
   }
 }
 
-function isDurable(record: Revocation): boolean {
-  return record.epoch !== undefined
-}
-
-const maxPagesPerSync = 200
 /** A storm of bad messages must not become a storm of log lines. */
 const warnEvery = 1000
+/** Apart by chance, so that one of many sidecars is first and the others find it done. */
+function upkeepPauseMs(): number {
+  return 20 + Math.random() * 60
+}

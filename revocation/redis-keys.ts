@@ -12,6 +12,18 @@ export interface RedisKeys {
   readonly expiry: string
   /** Pub/sub channel: envelopes as they are committed, and bare messages by hand. */
   readonly channel: string
+  /** Hash instance -> row: what each sidecar says of itself, every second. */
+  readonly sidecars: string
+  /** Sorted set of instances by when they last wrote their row, epoch milliseconds of the server. */
+  readonly seen: string
+  /** Hash instance -> tasks with live exchanges, JSON. */
+  readonly live: string
+  /** Stream of acknowledgements: which sidecar has which record in force; trimmed. */
+  readonly acks: string
+  /** Set of subjects for `SADD` by hand: each is taken over as a record, and taken out. */
+  readonly revoked: string
+  /** Hash subject -> `rid` that the last bare assertion became, and that `rid` -> 1 until a lift names it. */
+  readonly absorbed: string
   /** Sorted set of tasks by the time of their `put()`. */
   readonly grants: string
   /** String: the compact JWS of the task's grant. */
@@ -31,6 +43,12 @@ export function redisKeys({ redis, trustDomain }: RedisScope): RedisKeys {
     records: `${base}:records`,
     expiry: `${base}:expiry`,
     channel: `${base}:revocations`,
+    sidecars: `${base}:sidecars`,
+    seen: `${base}:sidecars-seen`,
+    live: `${base}:sidecars-live`,
+    acks: `${base}:acks`,
+    revoked: `${base}:revoked`,
+    absorbed: `${base}:absorbed`,
     grants: `${base}:grants`,
     grant: (txn) => `${base}:grant:${txn}`,
   }

@@ -1,14 +1,15 @@
 import type { Redis } from 'ioredis'
 import * as v from 'valibot'
-import type { Revocation } from '../policy/types.ts'
 import { genesis, linkHash, parsePosition, type Position } from './link-hash.ts'
 import type { RedisKeys } from './redis-keys.ts'
-import { parseEnvelope, RevocationStoreError } from './revocation-record.ts'
+import { parseEnvelope, RevocationStoreError, type StoredItem } from './revocation-record.ts'
 
 /** One atomic look at the store. */
 export interface LogPage {
   readonly head: Position
   readonly entries: readonly LogEntry[]
+  /** Subjects that somebody put into the set by hand, at most 1000. */
+  readonly revoked: readonly string[]
   /** Epoch milliseconds on the server's clock. */
   readonly serverMs: number
 }
@@ -17,11 +18,11 @@ export interface LogEntry {
   readonly previous: string
   readonly link: string
   readonly envelope: string
-  readonly record: Revocation
+  readonly item: StoredItem
 }
 
 /**
- * Reads head, time, and the log after a position, at most 1000 entries, in one transaction. Rejects when the store does
+ * Reads head, time, the bare set, and the log after a position, at most 1000 entries, in one transaction. Rejects when the store does
  * not answer or something in it cannot be read: what cannot be read cannot be enforced, so it must not count as known.
  */
 export async function readLog(
@@ -34,13 +35,15 @@ export async function readLog(
     .get(keys.head)
     .xrange(keys.log, `${after.n + 1}-0`, '+', 'COUNT', pageEntries)
     .time()
+    .srandmember(keys.revoked, maxBare)
     .exec()
   const read = v.safeParse(pageSchema, replies)
   if (!read.success) throw unreadable('the log')
-  const [[, head], [, entries], [, [seconds, micros]]] = read.output
+  const [[, head], [, entries], [, [seconds, micros]], [, revoked]] = read.output
   return {
     head: toPosition(head),
     entries: entries.map(([id, fields]) => toEntry(id, fields)),
+    revoked,
     serverMs: Number(seconds) * 1000 + Math.floor(Number(micros) / 1000),
   }
 }
@@ -50,15 +53,15 @@ export async function readHead(redis: Redis, keys: RedisKeys): Promise<Position>
   return toPosition(await redis.get(keys.head))
 }
 
-/** Every record of the store, page by page. Rejects like `readLog()`. */
+/** Every record and lift of the store, page by page. Rejects like `readLog()`. */
 export async function* scanRecords(
   redis: Redis,
   keys: RedisKeys,
-): AsyncGenerator<readonly Revocation[]> {
+): AsyncGenerator<readonly StoredItem[]> {
   let cursor = '0'
   for (let page = 0; page < maxScanPages; page++) {
     const [next, fields] = await redis.hscan(keys.records, cursor, 'COUNT', pageEntries)
-    yield fields.filter((_, index) => index % 2 === 1).map(toRecord)
+    yield fields.filter((_, index) => index % 2 === 1).map(toItem)
     if (next === '0') return
     cursor = next
   }
@@ -68,15 +71,21 @@ export async function* scanRecords(
 /** The position after these entries, or undefined when they do not link to `from` one by one. */
 export function followLinks(from: Position, entries: readonly LogEntry[]): Position | undefined {
   let at = from
-  for (const { previous, link, envelope, record } of entries) {
-    const follows = record.epoch === at.n + 1 && previous === at.h
+  for (const { previous, link, envelope, item } of entries) {
+    const n = positionOf(item)
+    const follows = n === at.n + 1 && previous === at.h
     if (!follows || link !== linkHash(previous, envelope)) return undefined
-    at = { n: record.epoch, h: link }
+    at = { n, h: link }
   }
   return at
 }
 
+export function positionOf(item: StoredItem): number {
+  return item.kind === 'lift' ? item.lift.epoch : (item.record.epoch ?? 0)
+}
+
 const pageEntries = 1000
+const maxBare = 1000
 const maxScanPages = 10_000
 
 const noError = v.null()
@@ -87,6 +96,7 @@ const pageSchema = v.tuple([
     noError,
     v.tuple([v.union([v.string(), v.number()]), v.union([v.string(), v.number()])]),
   ]),
+  v.tuple([noError, v.array(v.string())]),
 ])
 
 function toPosition(head: string | null): Position {
@@ -102,13 +112,13 @@ function toEntry(id: string, fields: readonly string[]): LogEntry {
   if (previous === undefined || link === undefined || envelope === undefined) {
     throw unreadable(`entry ${id} of the log`)
   }
-  return { previous, link, envelope, record: toRecord(envelope) }
+  return { previous, link, envelope, item: toItem(envelope) }
 }
 
-function toRecord(envelope: string): Revocation {
-  const record = parseEnvelope(envelope)
-  if (!record) throw unreadable('a record')
-  return record
+function toItem(envelope: string): StoredItem {
+  const item = parseEnvelope(envelope)
+  if (!item) throw unreadable('a record')
+  return item
 }
 
 function unreadable(what: string): RevocationStoreError {

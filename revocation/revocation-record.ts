@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto'
 import * as v from 'valibot'
+import { maxLiftBytes } from '../policy/lift.ts'
 import { parseSubject } from '../policy/subject.ts'
 import type { Revocation } from '../policy/types.ts'
 import type { RevocationDraft } from './feed.ts'
@@ -20,9 +21,21 @@ export class RevocationStoreError extends Error {
 
 /** What a message on the channel says. */
 export type HeardMessage =
-  | { readonly kind: 'record'; readonly record: Revocation }
-  | { readonly kind: 'lift' }
+  | StoredItem
+  | { readonly kind: 'unsigned-lift' }
   | { readonly kind: 'malformed' }
+
+/** What an envelope of the store holds. */
+export type StoredItem =
+  | { readonly kind: 'record'; readonly record: Revocation }
+  | { readonly kind: 'lift'; readonly lift: StoredLift }
+
+/** A lift as the store has it: nothing of it counts before its signature verifies. */
+export interface StoredLift {
+  readonly rid: string
+  readonly compact: string
+  readonly epoch: number
+}
 
 /** Throws `RevocationStoreError` with `ERR_REVOCATION_DRAFT` when a sidecar would not read the draft back. */
 export function checkDraft(draft: RevocationDraft): void {
@@ -42,15 +55,29 @@ export function formatDraft(draft: RevocationDraft): string {
   return JSON.stringify({ rid, op, subject, reason, by, expiresAtMs })
 }
 
-/** Reads an envelope of the store: `{"n":<position>,"atMs":<server time>,"record":<draft>}`. */
-export function parseEnvelope(text: string): Revocation | undefined {
-  return text.length > maxMessageBytes ? undefined : toRevocation(parseJson(text))
+/** The bytes of a lift as the store keeps them. */
+export function formatLift({ rid, compact }: Pick<StoredLift, 'rid' | 'compact'>): string {
+  return JSON.stringify({ rid, op: 'lift', jws: compact })
+}
+
+/** Reads an envelope of the store: `{"n":<position>,"atMs":<server time>,"record":<draft or lift>}`. */
+export function parseEnvelope(text: string): StoredItem | undefined {
+  return text.length > maxMessageBytes ? undefined : toItem(parseJson(text))
+}
+
+/** Reads a record as `JSON.stringify()` wrote it. */
+export function parseRecord(json: unknown): Revocation | undefined {
+  const read = v.safeParse(recordSchema, json)
+  if (!read.success) return undefined
+  const { epoch, ...record } = read.output
+  return epoch === undefined ? record : { ...record, epoch }
 }
 
 /**
  * Reads a message of the channel: an envelope, or a bare assertion by hand, `task:T-1 why` or
  * `{"subject":"task:T-1","reason":"why"}`, which becomes a provisional `revoke` for ever. Its `rid` comes from the
- * subject, so that a replay or a storm is one record. A lift is only told apart: the channel can never take away.
+ * subject, so that a replay or a storm is one record. A lift is only told apart: without its signature the channel can
+ * never take away.
  */
 export function parseMessage(payload: string, nowMs: number): HeardMessage {
   if (payload.length > maxMessageBytes) return { kind: 'malformed' }
@@ -59,9 +86,9 @@ export function parseMessage(payload: string, nowMs: number): HeardMessage {
     return toBare({ subject, reason: reason.join(' ') }, nowMs)
   }
   const json = parseJson(payload)
-  const record = toRevocation(json)
-  if (record) return { kind: 'record', record }
-  if (v.is(liftSchema, json)) return { kind: 'lift' }
+  const item = toItem(json)
+  if (item) return item
+  if (v.is(anyLiftSchema, json)) return { kind: 'unsigned-lift' }
   const bare = v.safeParse(bareSchema, json)
   return bare.success ? toBare(bare.output, nowMs) : { kind: 'malformed' }
 }
@@ -75,8 +102,9 @@ const subjectSchema = v.pipe(
   v.check((text) => parseSubject(text) !== undefined),
 )
 const reasonSchema = v.pipe(v.string(), v.maxLength(maxReasonChars))
+const ridSchema = v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,128}$/))
 const draftSchema = v.object({
-  rid: v.pipe(v.string(), v.regex(/^[\x21-\x7e]{1,128}$/)),
+  rid: ridSchema,
   op: v.picklist(['revoke', 'pause', 'quarantine']),
   subject: subjectSchema,
   reason: reasonSchema,
@@ -84,16 +112,33 @@ const draftSchema = v.object({
   expiresAtMs: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
 })
 const positiveInteger = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
-const envelopeSchema = v.object({ n: positiveInteger, atMs: positiveInteger, record: draftSchema })
+const liftSchema = v.object({
+  rid: ridSchema,
+  op: v.literal('lift'),
+  jws: v.pipe(v.string(), v.maxLength(maxLiftBytes)),
+})
+const envelopeSchema = v.object({
+  n: positiveInteger,
+  atMs: positiveInteger,
+  record: v.variant('op', [draftSchema, liftSchema]),
+})
+const recordSchema = v.object({
+  ...draftSchema.entries,
+  atMs: v.pipe(v.number(), v.safeInteger()),
+  epoch: v.optional(positiveInteger),
+})
 const bareSchema = v.strictObject({ subject: v.string(), reason: v.optional(reasonSchema, '') })
 const liftOpSchema = v.looseObject({ op: v.picklist(['lift', 'resume']) })
-const liftSchema = v.union([liftOpSchema, v.looseObject({ record: liftOpSchema })])
+const anyLiftSchema = v.union([liftOpSchema, v.looseObject({ record: liftOpSchema })])
 
-function toRevocation(json: unknown): Revocation | undefined {
+function toItem(json: unknown): StoredItem | undefined {
   const read = v.safeParse(envelopeSchema, json)
   if (!read.success) return undefined
   const { n, atMs, record } = read.output
-  return { ...record, atMs, epoch: n }
+  if (record.op === 'lift') {
+    return { kind: 'lift', lift: { rid: record.rid, compact: record.jws, epoch: n } }
+  }
+  return { kind: 'record', record: { ...record, atMs, epoch: n } }
 }
 
 function toBare(
@@ -102,17 +147,18 @@ function toBare(
 ): HeardMessage {
   const subject = parseSubject(said.subject)
   if (subject === undefined) return { kind: 'malformed' }
+  const reason = said.reason.slice(0, maxReasonChars) || 'published on the channel'
+  return { kind: 'record', record: provisional(subject, { reason, by: 'channel', nowMs }) }
+}
+
+/** What a bare assertion is until the store has given it a `rid`: in force, and without a position. */
+export function provisional(
+  subject: string,
+  said: { readonly reason: string; readonly by: 'channel' | 'set'; readonly nowMs: number },
+): Revocation {
   const digest = createHash('sha256').update(subject).digest('hex').slice(0, 32)
-  const record: Revocation = {
-    rid: `bare-${digest}`,
-    op: 'revoke',
-    subject,
-    reason: said.reason.slice(0, maxReasonChars) || 'published on the channel',
-    by: 'channel',
-    atMs: nowMs,
-    expiresAtMs: 0,
-  }
-  return { kind: 'record', record }
+  const { reason, by, nowMs } = said
+  return { rid: `bare-${digest}`, op: 'revoke', subject, reason, by, atMs: nowMs, expiresAtMs: 0 }
 }
 
 function parseJson(text: string): unknown {

@@ -4,6 +4,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { splitLines, verifyChain } from '../../audit/chain.ts'
+import { checkSignatures } from '../../audit/checkpoint.ts'
+import { readVerified } from '../../audit/read-file.ts'
+import { parseApproverKeys } from '../../policy/approver.ts'
 
 const docs = await readFile(new URL('../../docs/audit.md', import.meta.url), 'utf8')
 const source = await readFile(new URL('../../audit/record.ts', import.meta.url), 'utf8')
@@ -16,7 +19,7 @@ describe('docs/audit.md', () => {
     const kinds = [...source.matchAll(/readonly type: (.+)/g)].flatMap(([, kind = '']) =>
       [...kind.matchAll(/'([\w-]+)'/g)].map(([, name]) => name),
     )
-    expect(kinds).toHaveLength(7)
+    expect(kinds).toHaveLength(8)
     expect(new Set(records.map((record) => record['type']))).toEqual(new Set(kinds))
   })
 
@@ -36,6 +39,21 @@ describe('docs/audit.md', () => {
     const report = await verifyChain(splitLines(only(bytes)))
     expect(report).toMatchObject({ records: lines.length, chains: 1, torn: [] })
     expect(report.bad).toBeUndefined()
+  })
+
+  test('verifies by the key that it shows', async () => {
+    const jwks = /echo '(.+)' > checkpoint\.jwks\.json/.exec(docs)?.[1] ?? ''
+    const keys = parseApproverKeys(JSON.parse(jwks))
+    const check = checkSignatures(new Map(keys.map((key) => [key.kid, key])))
+    await readVerified(only(Buffer.from(`${lines.join('\n')}\n`)), {
+      use: ({ place, record }) =>
+        check.add({ ...place, ...(record?.type === 'checkpoint' && { checkpoint: record }) }),
+    })
+    expect(check.report()).toEqual({
+      checkpoints: 1,
+      unsigned: 0,
+      signed: { seq: lines.length - 1, ts: '2026-11-24T12:00:12.001Z' },
+    })
   })
 
   test('gives shell commands that agree with the chain when a reader verifies by hand', async () => {

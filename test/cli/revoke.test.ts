@@ -60,9 +60,10 @@ describe('chaperone revoke', () => {
   test('records once when it is repeated with its rid, and --json is one object', async () => {
     const again = (): Promise<CliResult> =>
       byAddress('revoke', 'task:T-3', '-r', 'drill', '--rid', 'r-3', '--json')
-    const first: unknown = JSON.parse((await again()).stdout)
-    expect(first).toMatchObject({ rid: 'r-3', op: 'revoke', subject: 'task:T-3' })
-    expect(JSON.parse((await again()).stdout)).toEqual(first)
+    const first: Readonly<Record<string, unknown>> = JSON.parse((await again()).stdout)
+    expect(first).toMatchObject({ rid: 'r-3', op: 'revoke', subject: 'task:T-3', everywhere: true })
+    const { epoch, recorded_at: at } = first
+    expect(JSON.parse((await again()).stdout)).toMatchObject({ rid: 'r-3', epoch, recorded_at: at })
     const other = await byAddress('revoke', 'task:T-other', '-r', 'drill', '--rid', 'r-3')
     expect(other.code).toBe(2)
     expect(other.stderr).toContain('Another revocation has this rid already')

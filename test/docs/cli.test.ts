@@ -4,11 +4,16 @@ import { describe, expect, test } from 'vitest'
 import { registerAudit } from '../../cli/audit.ts'
 import { registerCheck } from '../../cli/check.ts'
 import { registerDev } from '../../cli/dev/dev.ts'
+import { registerDrill } from '../../cli/drill/drill.ts'
 import { exitCodes } from '../../cli/exit-codes.ts'
 import { registerKeygen } from '../../cli/keygen.ts'
+import { registerLift } from '../../cli/lift.ts'
+import { registerPolicy } from '../../cli/policy/policy.ts'
 import { registerRevocations } from '../../cli/revocations.ts'
 import { registerRevoke } from '../../cli/revoke.ts'
 import { registerRun } from '../../cli/run.ts'
+import { registerStatus } from '../../cli/status.ts'
+import { registerTail } from '../../cli/tail.ts'
 import { registerTask } from '../../cli/task.ts'
 
 const page = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8')
@@ -20,8 +25,13 @@ const registrations = [
   registerCheck,
   registerTask,
   registerRevoke,
+  registerLift,
   registerRevocations,
+  registerStatus,
+  registerTail,
   registerKeygen,
+  registerDrill,
+  registerPolicy,
   registerAudit,
 ]
 const program = new Command('chaperone')

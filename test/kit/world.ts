@@ -74,7 +74,7 @@ export async function startWorld(changes: WorldChanges = {}): Promise<World> {
       'mint.json': JSON.stringify({ keys: [minter.privateJwk] }),
       'static.key': `${injectedSecret}\n`,
     }
-    const start = (more: WorldChanges): Promise<SidecarProcess> =>
+    const start = (more: WorldChanges = {}): Promise<SidecarProcess> =>
       startSidecarProcess({
         config: configText(
           { redisUrl: redis.url, upstreamUrl: upstream.url },

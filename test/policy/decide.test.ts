@@ -172,6 +172,7 @@ describe('decide()', () => {
 
   test('refuses an allow that no policy determined', () => {
     const engine: PolicyEngine = {
+      policyIds: [],
       policySetSha: '',
       healthy: true,
       memo: new DecisionMemo(),

@@ -25,11 +25,16 @@ describe('createRedisFeed()', () => {
     expect(feed.view.epoch).toBe('0:0')
 
     await server.restart()
-    await vi.waitFor(() => expect(feed.status().missingInStore).toBe(1), within)
+    await vi.waitFor(() => expect(error).toHaveBeenCalled(), within)
     expect(feed.view.find(['task:T-1'])?.rid).toBe('r1')
     expect(error).toHaveBeenCalledWith(
       expect.objectContaining({ missing: 1 }),
       expect.stringContaining('Redis lost revocations'),
     )
+    await vi.waitFor(
+      async () => expect(await committer.list(1)).toMatchObject([{ rid: 'r1' }]),
+      within,
+    )
+    expect(feed.status().missingInStore).toBe(0)
   })
 })

@@ -1,0 +1,101 @@
+import * as v from 'valibot'
+
+/**
+ * What a reader of logs relies on, parsed: a log comes from another machine, and whoever can write it can seal anything.
+ * Undefined when the line is no record of this version; the chain is checked elsewhere.
+ */
+export function readRecord(line: string): ReadRecord | undefined {
+  try {
+    const read = v.safeParse(record, JSON.parse(line))
+    return read.success ? read.output : undefined
+  } catch {
+    return undefined
+  }
+}
+
+const envelope = {
+  v: v.literal(1),
+  seq: v.number(),
+  ts: v.pipe(v.string(), v.isoTimestamp()),
+  mono_ns: v.pipe(v.string(), v.regex(/^\d{1,20}$/)),
+  sidecar: v.object({ instance: v.string() }),
+  hash: v.string(),
+  prev: v.string(),
+}
+
+const decision = v.object({
+  ...envelope,
+  type: v.literal('decision'),
+  decision_id: v.string(),
+  upstream: v.nullable(v.string()),
+  agent: v.nullable(v.object({ spiffe_id: v.string() })),
+  task: v.nullable(
+    v.object({ txn: v.string(), chain: v.array(v.string()), approvers: v.array(v.string()) }),
+  ),
+  request: v.object({
+    method: v.string(),
+    path: v.string(),
+    mcp: v.optional(v.object({ tool: v.optional(v.string()) })),
+    retry_count: v.optional(v.number()),
+  }),
+  decision: v.object({
+    effect: v.picklist(['allow', 'deny', 'step-up']),
+    code: v.nullable(v.string()),
+    rid: v.optional(v.string()),
+  }),
+})
+
+const outcome = v.object({
+  ...envelope,
+  type: v.literal('outcome'),
+  decision_id: v.string(),
+  txn: v.nullable(v.string()),
+  end: v.string(),
+  bytes_up: v.number(),
+  bytes_down: v.number(),
+  cut: v.optional(
+    v.object({
+      code: v.string(),
+      rid: v.optional(v.string()),
+      how: v.string(),
+      after_ms: v.number(),
+    }),
+  ),
+})
+
+const revocation = v.object({
+  ...envelope,
+  type: v.literal('revocation'),
+  rid: v.string(),
+  op: v.string(),
+  subject: v.string(),
+  reason: v.string(),
+  by: v.string(),
+  recorded_at: v.pipe(v.string(), v.isoTimestamp()),
+  expires_at: v.optional(v.pipe(v.string(), v.isoTimestamp())),
+  exchanges_cut: v.number(),
+})
+
+const lifecycle = v.object({
+  ...envelope,
+  type: v.picklist(['start', 'stop', 'config', 'heartbeat']),
+})
+
+const checkpoint = v.object({
+  ...envelope,
+  type: v.literal('checkpoint'),
+  checkpoint: v.object({
+    seq: v.number(),
+    hash: v.string(),
+    records: v.number(),
+    sig: v.string(),
+  }),
+})
+
+const record = v.union([decision, outcome, revocation, lifecycle, checkpoint])
+
+export type ReadRecord = v.InferOutput<typeof record>
+export type ReadDecision = v.InferOutput<typeof decision>
+export type ReadOutcome = v.InferOutput<typeof outcome>
+export type ReadRevocation = v.InferOutput<typeof revocation>
+export type ReadCheckpoint = v.InferOutput<typeof checkpoint>

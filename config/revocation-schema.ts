@@ -1,0 +1,67 @@
+/** Where revocations come from, how fresh they must be, and who may lift them. */
+import * as v from 'valibot'
+import { describedText, duration, minute, name, second, text } from './setting.ts'
+
+export const operator = v.strictObject({
+  name: describedText('The operator, exactly as lifts name it in `iss`.'),
+  jwks: describedText(
+    "JWK Set file with the operator's public keys; each key needs `kid` and `alg`.",
+  ),
+})
+
+const redis = v.strictObject({
+  url: v.pipe(
+    v.string(),
+    v.regex(
+      /^rediss?:\/\/[^@/?#]+(\/\d{1,4})?$/,
+      'Expected redis://host:port or rediss://host:port without user or password: use username and passwordFile',
+    ),
+  ),
+  username: v.optional(text),
+  passwordFile: v.optional(text),
+  caFile: v.optional(
+    describedText('PEM file of the authority that signs the server, for rediss:.'),
+  ),
+  certFile: v.optional(text),
+  keyFile: v.optional(text),
+  /** Keys are `{<prefix>}:<trust domain>:...`. */
+  prefix: v.optional(name, 'chaperone'),
+})
+
+const freshness = {
+  syncInterval: duration('250ms', {
+    min: 50,
+    max: 10 * second,
+    about: 'How often the view proves that it is complete; jittered by 15 %.',
+  }),
+  staleAfterWrites: duration('1s', {
+    min: 100,
+    max: 30 * second,
+    about: 'Past this age of the view, writes are refused with `control-plane-stale`.',
+  }),
+  staleAfterReads: duration('2s', {
+    min: 100,
+    max: minute,
+    about: 'Past this age of the view, reads are refused with `control-plane-stale`.',
+  }),
+  staleAfterStreams: duration('10s', {
+    min: 500,
+    max: 5 * minute,
+    about:
+      'Past this age of the view, live streams are cut: what they carry can no longer be revoked.',
+  }),
+}
+
+export const revocation = v.variant('source', [
+  v.strictObject({
+    source: v.literal('redis'),
+    redis,
+    snapshotFile: v.optional(
+      describedText(
+        'Local file that keeps the known records for the next start: they refuse before Redis has answered. Written at most once per second. Absent: none.',
+      ),
+    ),
+    ...freshness,
+  }),
+  v.strictObject({ source: v.literal('embedded'), ...freshness }),
+])

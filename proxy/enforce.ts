@@ -1,0 +1,45 @@
+import { codeOfRevocation } from '../policy/revocation-code.ts'
+import type { Revocation } from '../policy/types.ts'
+import type { Presence } from '../revocation/presence.ts'
+import { putOnRecord } from './put-on-record.ts'
+import type { Sidecar } from './sidecar.ts'
+
+/** Records have come into force: everything that they cover ends now, and then it is put on record and acknowledged. */
+export function enforce(
+  sidecar: Sidecar,
+  options: { readonly records: readonly Revocation[]; readonly presence: Presence | undefined },
+): void {
+  const heardMs = sidecar.clock.monotonic()
+  const enforced = options.records.map((record) => {
+    const cut = enforceOne(sidecar, record)
+    const tookMs = Math.round((sidecar.clock.monotonic() - heardMs) * 1000) / 1000
+    return { rid: record.rid, recordedAtMs: record.atMs, cut, tookMs }
+  })
+  options.presence?.enforced(enforced)
+}
+
+/** ECMA-262: no date is later. What ends after it never does. */
+const maxDateMs = 8.64e15
+
+function enforceOne(sidecar: Sidecar, revocation: Revocation): number {
+  const { exchanges, credentials, metrics, feed, log } = sidecar
+  const { rid, op, subject, reason, by, atMs, expiresAtMs } = revocation
+  const cut = exchanges.cutCovered(revocation, codeOfRevocation(revocation))
+  metrics.revocationApplied(op)
+  log.info({ rid, op, subject, cut }, 'revocation in force')
+  void credentials.revokeCovered(subject)
+  void putOnRecord(sidecar, {
+    type: 'revocation',
+    rid,
+    op,
+    subject,
+    reason,
+    by,
+    recorded_at: new Date(atMs).toISOString(),
+    ...(expiresAtMs !== 0 &&
+      expiresAtMs <= maxDateMs && { expires_at: new Date(expiresAtMs).toISOString() }),
+    revocation_epoch: feed.view.epoch,
+    exchanges_cut: cut,
+  })
+  return cut
+}

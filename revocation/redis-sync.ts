@@ -1,0 +1,145 @@
+import type { Redis } from 'ioredis'
+import { parseSubject } from '../policy/subject.ts'
+import type { Clock, Revocation } from '../policy/types.ts'
+import type { FeedLog } from './feed-log.ts'
+import type { LiftGate } from './lift-gate.ts'
+import { formatPosition } from './link-hash.ts'
+import type { RedisKeys } from './redis-keys.ts'
+import { readHead, readLog, scanRecords, type LogPage } from './redis-log.ts'
+import type { Proof, Replica, Sync } from './replica.ts'
+import { provisional, type StoredItem } from './revocation-record.ts'
+import { ServerTime } from './server-time.ts'
+
+interface RedisSyncOptions {
+  readonly redis: Redis
+  readonly keys: RedisKeys
+  readonly replica: Replica
+  readonly gate: LiftGate
+  readonly clock: Clock
+  readonly log: FeedLog
+  /** Called in the tick in which records came into force. */
+  readonly announce: (applied: readonly Revocation[]) => void
+}
+
+/** Reads the store into the replica, and proves by the head that nothing is missing. */
+export class RedisSync {
+  readonly #options: RedisSyncOptions
+  readonly #serverTime = new ServerTime()
+  #gaps = 0
+  #scans = 0
+  #leapt = false
+
+  constructor(options: RedisSyncOptions) {
+    this.#options = options
+  }
+
+  get counts(): { readonly gaps: number; readonly scans: number } {
+    return { gaps: this.#gaps, scans: this.#scans }
+  }
+
+  /** Epoch milliseconds on the store's clock; 0 before the first answer: until then nothing has expired. */
+  serverMs(): number {
+    return this.#serverTime.now(this.#options.clock.monotonic()) ?? 0
+  }
+
+  /** True when the view is proven complete. What was asked on one connection is not proven by another. */
+  async run(isSameConnection: () => boolean): Promise<boolean> {
+    const { replica } = this.#options
+    const following = replica.beginFollow()
+    if (following) {
+      const before = replica.found
+      const proof = await this.#follow(following)
+      // The push of a commit comes before the answer that shows it: what is new now was lost on the way.
+      if (!proof || replica.found > before) this.#gaps++
+      if (!isSameConnection()) return false
+      // A head behind what was heard before we asked: the store lost its tail, and a scan tells what.
+      if (proof && replica.prove(following, proof)) return true
+    }
+    const [scan, proof] = await this.#scan()
+    if (!proof || !isSameConnection() || !replica.prove(scan, proof)) return false
+    this.#complainOfLoss(proof)
+    return true
+  }
+
+  /** Reads the log from a position to the head. Undefined when the log does not lead there. */
+  async #follow(from: Sync): Promise<Proof | undefined> {
+    const { redis, keys, clock, replica } = this.#options
+    let sync = from
+    for (let page = 0; page < maxPagesPerSync; page++) {
+      const sentAtMs = clock.monotonic()
+      const read = await readLog(redis, { keys, after: sync.at })
+      this.#learnTime(read.serverMs)
+      this.#seeInSet(read)
+      const items = read.entries.map(({ item }) => item)
+      this.#readRecords(sync, items)
+      await this.#readLifts(sync, items)
+      const step = replica.advance(sync, read)
+      if (step.kind === 'broken') return undefined
+      if (step.kind === 'complete') return { position: step.at, sentAtMs }
+      sync = step.sync
+    }
+    return undefined
+  }
+
+  /** Merges every record of the store, then what was committed while it read. Nothing that is held is dropped. */
+  async #scan(): Promise<readonly [Sync, Proof | undefined]> {
+    const { redis, keys, replica } = this.#options
+    replica.mistrust()
+    this.#scans++
+    const scan = replica.beginScan(await readHead(redis, keys))
+    for await (const items of scanRecords(redis, keys)) {
+      // Lifts first: what was lifted long ago should not be announced as new. Until a scan ends, no view is fresh.
+      await this.#readLifts(scan, items)
+      this.#readRecords(scan, items)
+    }
+    return [scan, await this.#follow(scan)]
+  }
+
+  #readRecords(sync: Sync, items: readonly StoredItem[]): void {
+    const { replica, announce } = this.#options
+    const records = items.flatMap((item) => (item.kind === 'record' ? [item.record] : []))
+    announce(replica.readRecords(sync, { records, serverMs: this.serverMs() }))
+  }
+
+  async #readLifts(sync: Sync, items: readonly StoredItem[]): Promise<void> {
+    const { replica, gate } = this.#options
+    for (const item of items) {
+      const lift = item.kind === 'lift' ? await gate.admit(item.lift) : undefined
+      if (lift) replica.readLift(sync, lift)
+    }
+  }
+
+  #seeInSet({ revoked, head, serverMs }: LogPage): void {
+    const { replica, announce } = this.#options
+    const records = revoked.flatMap((text) => {
+      const subject = parseSubject(text)
+      if (subject === undefined) return []
+      const said = { reason: 'put into the set by hand', by: 'set', nowMs: serverMs } as const
+      return [provisional(subject, said)]
+    })
+    announce(replica.seeInSet(records, head.n))
+  }
+
+  #complainOfLoss({ position }: Proof): void {
+    const { replica, log } = this.#options
+    const missing = replica.missing.size
+    if (missing === 0) return
+    log.error(
+      { missing, epoch: formatPosition(position) },
+      position.n === 0
+        ? 'Redis lost revocations: it is empty. They stay in force here and are committed again'
+        : 'Redis lost revocations: they stay in force here and are committed again',
+    )
+  }
+
+  #learnTime(serverMs: number): void {
+    const { clock, log } = this.#options
+    const followed = this.#serverTime.learn(serverMs, clock.monotonic())
+    if (!followed && !this.#leapt) {
+      log.error({ serverMs }, "Redis's clock leapt ahead: records expire by ours")
+    }
+    this.#leapt = !followed
+  }
+}
+
+const maxPagesPerSync = 200

@@ -1,0 +1,302 @@
+import type { Lift } from '../policy/lift.ts'
+import {
+  isDurable,
+  recordKey,
+  RevocationSet,
+  RevocationSetFullError,
+} from '../policy/revocation-set.ts'
+import type { Revocation } from '../policy/types.ts'
+import type { Position } from './link-hash.ts'
+import { followLinks, type LogPage } from './redis-log.ts'
+
+/** A sync that completed with nothing missing. */
+export interface Proof {
+  readonly position: Position
+  /** When its last question was sent, monotonic milliseconds: what came later may be missing. */
+  readonly sentAtMs: number
+}
+
+/** A sync in progress: it leads from a position to the head, and tells what the store does not have. */
+export interface Sync {
+  readonly kind: 'follow' | 'scan'
+  readonly at: Position
+  readonly unproven: Map<string, Missing>
+  /** The highest position that a message named before the sync asked. */
+  readonly heardUpTo: number
+  /** What only messages had brought before the sync asked: it must read them, or the store lost them. */
+  readonly heard: readonly string[]
+}
+
+/** What is held here and is not in the store. */
+export type Missing =
+  | { readonly kind: 'record'; readonly record: Revocation }
+  | { readonly kind: 'lift'; readonly lift: Lift }
+
+/** A bare assertion that the store has yet to take over. */
+export interface Assertion {
+  readonly record: Revocation
+  /** Order of hearing: an answer to an earlier assertion of the subject says nothing about a later one. */
+  readonly tick: number
+  /** The position at which it was seen in the set of subjects; undefined when it was heard. */
+  readonly seenAt: number | undefined
+  /** The record of the store that stands for it, once the store has said so. */
+  readonly rid: string | undefined
+}
+
+/**
+ * What a sidecar knows, as a function of what it was told: the join of records and lifts, and the proof that nothing is
+ * missing. No I/O and no clock, so that every order of events can be explored. Methods return the records that came
+ * into force by the call.
+ */
+export class Replica {
+  readonly #set: RevocationSet
+  readonly #lifts = new Map<string, Lift>()
+  readonly #liftedAt = new Map<string, number>()
+  readonly #assertions = new Map<string, Assertion>()
+  /** Brought by a message and not read from the store since the last scan began. */
+  readonly #heard = new Set<string>()
+  #missing = new Map<string, Missing>()
+  #proof: Proof | undefined
+  #canFollow = false
+  #heardUpTo = 0
+  #ticks = 0
+  #revision = 0
+  #found = 0
+  #overflowed = false
+
+  constructor(options: { readonly maxRecords?: number } = {}) {
+    this.#set = new RevocationSet(options)
+  }
+
+  get proof(): Proof | undefined {
+    return this.#proof
+  }
+  /** Records in force. */
+  get size(): number {
+    return this.#set.size
+  }
+  /** Something did not fit and may be in force: no view is complete from then on. */
+  get overflowed(): boolean {
+    return this.#overflowed
+  }
+  /** Grows with everything that is learnt or forgotten. */
+  get revision(): number {
+    return this.#revision
+  }
+  /** Counts the records that were in the store and were new here: no message had brought them. */
+  get found(): number {
+    return this.#found
+  }
+  get missing(): ReadonlyMap<string, Missing> {
+    return this.#missing
+  }
+
+  find(subjects: readonly string[]): Revocation | undefined {
+    return this.#set.find(subjects)
+  }
+
+  /** A message: it bites at once, whatever came before it, and proves nothing. */
+  hear(record: Revocation, serverMs: number): readonly Revocation[] {
+    if (!isDurable(record)) return this.#assert(record, undefined)
+    this.#heardUpTo = Math.max(this.#heardUpTo, record.epoch ?? 0)
+    const isNew = !this.#set.has(record)
+    const applied = this.#apply([record], serverMs)
+    if (isNew && this.#set.has(record)) this.#heard.add(recordKey(record))
+    return applied
+  }
+
+  /** What an earlier run of this sidecar knew. A position of then proves nothing now. */
+  restore(records: readonly Revocation[]): readonly Revocation[] {
+    return records.flatMap((record) =>
+      isDurable(record) ? this.#apply([record], 0) : this.#assert(record, undefined),
+    )
+  }
+
+  /** Members of the set of subjects, read together with the head at `position`. */
+  seeInSet(records: readonly Revocation[], position: number): readonly Revocation[] {
+    return records.flatMap((record) => this.#assert(record, position))
+  }
+
+  /** A lift whose signature was verified. Over the bound it is not taken, and what it names stays in force. */
+  lift(lift: Lift): void {
+    if (this.#lifts.has(lift.rid) || this.#lifts.size >= maxLifts) return
+    this.#lifts.set(lift.rid, lift)
+    this.#heard.add(liftKey(lift))
+    this.#revision++
+    for (const rid of lift.lifts) {
+      if (this.#set.lift(rid)) this.#liftedAt.set(rid, ++this.#ticks)
+    }
+  }
+
+  /** Undefined: the log does not lead on from what is known, and only a scan tells. */
+  beginFollow(): Sync | undefined {
+    if (!this.#canFollow || !this.#proof) return undefined
+    const at = this.#proof.position
+    const heard = [...this.#heard]
+    return { kind: 'follow', at, unproven: this.#missing, heardUpTo: this.#heardUpTo, heard }
+  }
+
+  /** After `mistrust()`. `head` must be read before the first page of the scan. */
+  beginScan(head: Position): Sync {
+    const held: [string, Missing][] = this.#set
+      .records()
+      .filter(isDurable)
+      .map((record) => [recordKey(record), { kind: 'record', record }])
+    for (const lift of this.#lifts.values()) held.push([liftKey(lift), { kind: 'lift', lift }])
+    this.#heard.clear()
+    return { kind: 'scan', at: head, unproven: new Map(held), heardUpTo: 0, heard: [] }
+  }
+
+  /** Records of the store. */
+  readRecords(
+    { unproven }: Sync,
+    { records, serverMs }: { readonly records: readonly Revocation[]; readonly serverMs: number },
+  ): readonly Revocation[] {
+    for (const record of records) {
+      unproven.delete(recordKey(record))
+      this.#heard.delete(recordKey(record))
+    }
+    const applied = this.#apply(records, serverMs)
+    this.#found += applied.length
+    return applied
+  }
+
+  /** A lift of the store whose signature was verified. */
+  readLift({ unproven }: Sync, lift: Lift): void {
+    unproven.delete(liftKey(lift))
+    this.lift(lift)
+    this.#heard.delete(liftKey(lift))
+  }
+
+  /** Where a page of the log leads, when each entry links to the one before; a page is progress, not freshness. */
+  advance(sync: Sync, page: LogPage): Advance {
+    const at = followLinks(sync.at, page.entries)
+    if (!at) return { kind: 'broken' }
+    if (at.n === page.head.n && at.h === page.head.h) return { kind: 'complete', at }
+    return page.entries.length === 0 ? { kind: 'broken' } : { kind: 'more', sync: { ...sync, at } }
+  }
+
+  /** The sync has reached the head. False: messages told of more than the store has, so it lost some of it. */
+  prove(sync: Sync, proof: Proof): boolean {
+    if (proof.position.n < sync.heardUpTo) return false
+    // Every history leads on from the empty log: what the scan read may be of one, and the log of the next.
+    if (sync.kind === 'scan' && sync.at.n === 0 && proof.position.n > 0) return false
+    // A head as far as what was heard may be that of another history.
+    if (sync.heard.some((key) => this.#heard.has(key))) return false
+    if (sync.kind === 'scan') this.#missing = sync.unproven
+    this.#proof = proof
+    this.#canFollow = true
+    return true
+  }
+
+  /** The log did not lead on: no position that is known is worth anything, and the next sync is a scan. */
+  mistrust(): void {
+    this.#canFollow = false
+    this.#heardUpTo = 0
+  }
+
+  /** Drops what has expired on the store's clock. */
+  expire(serverMs: number): void {
+    const expired = this.#set.expire(serverMs)
+    if (expired.length === 0) return
+    this.#revision++
+    for (const record of expired) {
+      this.#missing.delete(recordKey(record))
+      this.#heard.delete(recordKey(record))
+      if (!this.#set.isLifted(record.rid)) this.#liftedAt.delete(record.rid)
+    }
+    for (const lift of this.#lifts.values()) {
+      if (lift.lifts.some((rid) => this.#set.isLifted(rid))) continue
+      this.#lifts.delete(lift.rid)
+      this.#heard.delete(liftKey(lift))
+      this.#missing.delete(liftKey(lift))
+    }
+  }
+
+  /** Assertions that the store has to be asked to take over. */
+  assertions(limit: number): readonly Assertion[] {
+    const waiting: Assertion[] = []
+    for (const assertion of this.#assertions.values()) {
+      if (waiting.length >= limit) break
+      if (assertion.rid === undefined) waiting.push(assertion)
+    }
+    return waiting
+  }
+
+  /** The store's answer: the record `rid` stands for the assertion. It ends here once that record is held. */
+  absorbed(asked: Assertion, rid: string): void {
+    const { subject } = asked.record
+    const current = this.#assertions.get(subject)
+    if (current?.tick !== asked.tick) return
+    // A record that was lifted before the assertion was heard cannot stand for it, whatever the store says.
+    if ((this.#liftedAt.get(rid) ?? Infinity) < current.tick) return
+    this.#assertions.set(subject, { ...current, rid })
+    this.#settle(subject)
+  }
+
+  /** The store has it again. */
+  restored(key: string): void {
+    this.#missing.delete(key)
+  }
+
+  snapshot(): { readonly records: readonly Revocation[]; readonly lifts: readonly Lift[] } {
+    return { records: this.#set.records(), lifts: [...this.#lifts.values()] }
+  }
+
+  #assert(record: Revocation, seenAt: number | undefined): readonly Revocation[] {
+    const held = this.#assertions.get(record.subject)
+    const assertion = {
+      record: held?.record ?? record,
+      tick: ++this.#ticks,
+      seenAt,
+      rid: undefined,
+    }
+    this.#assertions.set(record.subject, assertion)
+    if (held) return []
+    const isNews = this.#set.find([record.subject])?.op !== record.op
+    const added = this.#add([record])
+    return isNews ? added : []
+  }
+
+  #apply(records: readonly Revocation[], serverMs: number): readonly Revocation[] {
+    const added = this.#add(records.filter(({ expiresAtMs: at }) => at === 0 || at > serverMs))
+    for (const { subject } of added) this.#settle(subject)
+    return added.filter((record) => this.#set.isInForce(record))
+  }
+
+  #add(records: readonly Revocation[]): readonly Revocation[] {
+    const added: Revocation[] = []
+    try {
+      for (const record of records) if (this.#set.add(record)) added.push(record)
+    } catch (error) {
+      if (!(error instanceof RevocationSetFullError)) throw error
+      this.#overflowed = true
+    }
+    if (added.length > 0) this.#revision++
+    return added
+  }
+
+  #settle(subject: string): void {
+    const assertion = this.#assertions.get(subject)
+    if (assertion?.rid === undefined) return
+    const stands = this.#set
+      .withRid(assertion.rid)
+      .some((record) => record.subject === subject && record.expiresAtMs === 0)
+    if (!stands) return
+    this.#set.drop(assertion.record)
+    this.#assertions.delete(subject)
+    this.#revision++
+  }
+}
+
+export type Advance =
+  | { readonly kind: 'complete'; readonly at: Position }
+  | { readonly kind: 'more'; readonly sync: Sync }
+  | { readonly kind: 'broken' }
+
+export function liftKey(lift: Pick<Lift, 'rid'>): string {
+  return `lift ${lift.rid}`
+}
+
+/** Signed lifts only, so an operator's own work is all that counts against it. */
+const maxLifts = 100_000

@@ -1,0 +1,138 @@
+import { describe, expect, test } from 'vitest'
+import type { Lift } from '../../policy/lift.ts'
+import type { Revocation } from '../../policy/types.ts'
+import { genesis } from '../../revocation/link-hash.ts'
+import { Replica, type Assertion } from '../../revocation/replica.ts'
+import { provisional } from '../../revocation/revocation-record.ts'
+
+const subject = 'task:T-1'
+const said = { reason: 'runaway', by: 'channel', nowMs: 1 } as const
+
+function record(rid: string, members: Partial<Revocation> = {}): Revocation {
+  const common = { reason: '', by: 'bare', atMs: 1, expiresAtMs: 0, epoch: 1 }
+  return { rid, op: 'revoke', subject, ...common, ...members }
+}
+
+function lift(rid: string, ...lifts: readonly string[]): Lift {
+  return { rid, lifts, by: 'oncall', reason: '', atMs: 1, compact: rid }
+}
+
+/** The only assertion that waits. */
+function waiting(replica: Replica): Assertion {
+  const [first, ...more] = replica.assertions(10)
+  if (!first || more.length > 0) throw new Error('expected one assertion')
+  return first
+}
+
+const find = (replica: Replica): string | undefined => replica.find([subject])?.by
+
+describe('Replica.absorbed()', () => {
+  test('keeps the assertion until the record that stands for it is held', () => {
+    const replica = new Replica()
+    replica.hear(provisional(subject, said), 0)
+    replica.absorbed(waiting(replica), 'bare-1')
+    expect(find(replica)).toBe('channel')
+    replica.hear(record('bare-1', { subject: 'task:T-2' }), 0)
+    replica.hear(record('bare-1', { expiresAtMs: 9_000 }), 0)
+    // Neither stands for it: another subject, and one that ends by itself.
+    replica.lift(lift('l1', 'bare-1'))
+    expect(find(replica)).toBe('channel')
+  })
+
+  test('ends the assertion with the lift of its record', () => {
+    const replica = new Replica()
+    replica.hear(provisional(subject, said), 0)
+    replica.absorbed(waiting(replica), 'bare-1')
+    replica.hear(record('bare-1'), 0)
+    expect([find(replica), replica.size]).toEqual(['bare', 1])
+    replica.lift(lift('l1', 'bare-1'))
+    expect([find(replica), replica.size]).toEqual([undefined, 0])
+  })
+
+  test('says nothing about an assertion that was heard after the question', () => {
+    const replica = new Replica()
+    replica.hear(provisional(subject, said), 0)
+    const asked = waiting(replica)
+    replica.hear(provisional(subject, said), 0)
+    replica.absorbed(asked, 'bare-1')
+    replica.hear(record('bare-1'), 0)
+    replica.lift(lift('l1', 'bare-1'))
+    expect(find(replica)).toBe('channel')
+  })
+
+  test('takes no record that was lifted before the assertion was heard', () => {
+    const replica = new Replica()
+    replica.hear(record('bare-1'), 0)
+    replica.lift(lift('l1', 'bare-1'))
+    replica.hear(provisional(subject, said), 0)
+    replica.absorbed(waiting(replica), 'bare-1')
+    expect(find(replica)).toBe('channel')
+    expect(waiting(replica).rid).toBeUndefined()
+  })
+})
+
+describe('Replica.hear()', () => {
+  test('announces a record once, and not one that is lifted already', () => {
+    const replica = new Replica()
+    expect(replica.hear(record('r1'), 0)).toHaveLength(1)
+    expect(replica.hear(record('r1'), 0)).toEqual([])
+    replica.lift(lift('l1', 'r2'))
+    expect(replica.hear(record('r2'), 0)).toEqual([])
+    expect(replica.find([subject])?.rid).toBe('r1')
+  })
+
+  test('takes no record whose time is over', () => {
+    const replica = new Replica()
+    expect(replica.hear(record('r1', { expiresAtMs: 100 }), 100)).toEqual([])
+  })
+})
+
+describe('Replica.lift()', () => {
+  test('ends the durable record of the rid and no assertion', () => {
+    const replica = new Replica()
+    const bare = provisional(subject, said)
+    replica.hear(bare, 0)
+    replica.lift(lift('l1', bare.rid))
+    expect(find(replica)).toBe('channel')
+  })
+
+  test('stays until the record that it names has expired', () => {
+    const replica = new Replica()
+    replica.hear(record('r1', { expiresAtMs: 1_000 }), 0)
+    replica.lift(lift('l1', 'r1'))
+    replica.expire(999)
+    expect(replica.snapshot().lifts).toHaveLength(1)
+    replica.expire(1_000)
+    expect(replica.snapshot()).toEqual({ records: [], lifts: [] })
+  })
+})
+
+describe('Replica.prove()', () => {
+  test('keeps and names what a scan did not show, lifts too', () => {
+    const replica = new Replica()
+    replica.hear(record('r1'), 0)
+    replica.hear(record('r2'), 0)
+    replica.lift(lift('l1', 'r2'))
+    replica.mistrust()
+    const scan = replica.beginScan(genesis)
+    replica.readRecords(scan, { records: [record('r2')], serverMs: 0 })
+    expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
+    expect([...replica.missing.values()]).toEqual([
+      { kind: 'record', record: record('r1') },
+      { kind: 'lift', lift: lift('l1', 'r2') },
+    ])
+    expect(replica.find([subject])?.rid).toBe('r1')
+  })
+
+  test('refuses a head that is behind what a message told', () => {
+    const replica = new Replica()
+    replica.mistrust()
+    const scan = replica.beginScan(genesis)
+    replica.prove(scan, { position: genesis, sentAtMs: 1 })
+    replica.hear(record('r1', { epoch: 7 }), 0)
+    const follow = replica.beginFollow()
+    if (!follow) throw new Error('expected to follow')
+    expect(replica.prove(follow, { position: { n: 6, h: 'a' }, sentAtMs: 2 })).toBe(false)
+    expect(replica.proof?.sentAtMs).toBe(1)
+  })
+})
