@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Clock } from '../policy/types.ts'
-import { createChain, type Chain } from './chain.ts'
+import { createChain, type Chain, type ChainHead } from './chain.ts'
 import { AuditError, type AuditLog } from './log.ts'
 import type { AuditEvent, AuditRecord } from './record.ts'
 import { codeOf, openSink, sinkError, type Sink } from './sink.ts'
