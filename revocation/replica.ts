@@ -97,12 +97,10 @@ export class Replica {
 
   /** A message: it bites at once, whatever came before it, and proves nothing. */
   hear(record: Revocation, serverMs: number): readonly Revocation[] {
-    if (!isDurable(record)) return this.#assert(record, undefined)
-    this.#heardUpTo = Math.max(this.#heardUpTo, record.epoch ?? 0)
-    const isNew = !this.#set.has(record)
-    const applied = this.#apply([record], serverMs)
-    if (isNew && this.#set.has(record)) this.#heard.add(recordKey(record))
-    return applied
+    if (record.epoch === undefined) return this.#assert(record, undefined)
+    this.#heardUpTo = Math.max(this.#heardUpTo, record.epoch)
+    if (!this.#set.has(record)) this.#heard.add(recordKey(record))
+    return this.#apply([record], serverMs)
   }
 
   /** What an earlier run of this sidecar knew. A position of then proves nothing now. */
@@ -147,25 +145,20 @@ export class Replica {
     return { kind: 'scan', at: head, unproven: new Map(held), heardUpTo: 0, heard: [] }
   }
 
-  /** Records of the store. */
   readRecords(
-    { unproven }: Sync,
+    sync: Sync,
     { records, serverMs }: { readonly records: readonly Revocation[]; readonly serverMs: number },
   ): readonly Revocation[] {
-    for (const record of records) {
-      unproven.delete(recordKey(record))
-      this.#heard.delete(recordKey(record))
-    }
+    for (const record of records) this.#read(sync, [recordKey(record), { kind: 'record', record }])
     const applied = this.#apply(records, serverMs)
     this.#found += applied.length
     return applied
   }
 
   /** A lift of the store whose signature was verified. */
-  readLift({ unproven }: Sync, lift: Lift): void {
-    unproven.delete(liftKey(lift))
+  readLift(sync: Sync, lift: Lift): void {
     this.lift(lift)
-    this.#heard.delete(liftKey(lift))
+    this.#read(sync, [liftKey(lift), { kind: 'lift', lift }])
   }
 
   /** Where a page of the log leads, when each entry links to the one before; a page is progress, not freshness. */
@@ -179,7 +172,7 @@ export class Replica {
   /** The sync has reached the head. False: messages told of more than the store has, so it lost some of it. */
   prove(sync: Sync, proof: Proof): boolean {
     if (proof.position.n < sync.heardUpTo) return false
-    // Every history leads on from the empty log: what the scan read may be of one, and the log of the next.
+    // Every history leads on from the empty log: scan again, before what was just committed is taken for lost.
     if (sync.kind === 'scan' && sync.at.n === 0 && proof.position.n > 0) return false
     // A head as far as what was heard may be that of another history.
     if (sync.heard.some((key) => this.#heard.has(key))) return false
@@ -225,13 +218,12 @@ export class Replica {
 
   /** The store's answer: the record `rid` stands for the assertion. It ends here once that record is held. */
   absorbed(asked: Assertion, rid: string): void {
-    const { subject } = asked.record
-    const current = this.#assertions.get(subject)
+    const current = this.#assertions.get(asked.record.subject)
     if (current?.tick !== asked.tick) return
     // A record that was lifted before the assertion was heard cannot stand for it, whatever the store says.
     if ((this.#liftedAt.get(rid) ?? Infinity) < current.tick) return
-    this.#assertions.set(subject, { ...current, rid })
-    this.#settle(subject)
+    this.#assertions.set(asked.record.subject, { ...current, rid })
+    this.#settle(asked.record.subject)
   }
 
   /** The store has it again. */
@@ -243,14 +235,17 @@ export class Replica {
     return { records: this.#set.records(), lifts: [...this.#lifts.values()] }
   }
 
+  /** What is read is proven, unless the log is empty: then the store may be losing it, and it is given back. */
+  #read({ kind, at, unproven }: Sync, [key, held]: readonly [string, Missing]): void {
+    this.#heard.delete(key)
+    if (kind === 'scan' && at.n === 0) unproven.set(key, held)
+    else unproven.delete(key)
+  }
+
   #assert(record: Revocation, seenAt: number | undefined): readonly Revocation[] {
     const held = this.#assertions.get(record.subject)
-    const assertion = {
-      record: held?.record ?? record,
-      tick: ++this.#ticks,
-      seenAt,
-      rid: undefined,
-    }
+    const tick = ++this.#ticks
+    const assertion = { record: held?.record ?? record, tick, seenAt, rid: undefined }
     this.#assertions.set(record.subject, assertion)
     if (held) return []
     const isNews = this.#set.find([record.subject])?.op !== record.op

@@ -114,9 +114,10 @@ describe('Replica.prove()', () => {
     replica.hear(record('r2'), 0)
     replica.lift(lift('l1', 'r2'))
     replica.mistrust()
-    const scan = replica.beginScan(genesis)
+    const head = { n: 2, h: 'b' }
+    const scan = replica.beginScan(head)
     replica.readRecords(scan, { records: [record('r2')], serverMs: 0 })
-    expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
+    expect(replica.prove(scan, { position: head, sentAtMs: 1 })).toBe(true)
     expect([...replica.missing.values()]).toEqual([
       { kind: 'record', record: record('r1') },
       { kind: 'lift', lift: lift('l1', 'r2') },
@@ -134,5 +135,29 @@ describe('Replica.prove()', () => {
     if (!follow) throw new Error('expected to follow')
     expect(replica.prove(follow, { position: { n: 6, h: 'a' }, sentAtMs: 2 })).toBe(false)
     expect(replica.proof?.sentAtMs).toBe(1)
+  })
+
+  test('refuses a head as far as what was heard, when the log did not hold that', () => {
+    const replica = new Replica()
+    replica.mistrust()
+    replica.prove(replica.beginScan(genesis), { position: genesis, sentAtMs: 1 })
+    replica.hear(record('r1'), 0)
+    const follow = replica.beginFollow()
+    if (!follow) throw new Error('expected to follow')
+    replica.readRecords(follow, { records: [record('r2')], serverMs: 0 })
+    expect(replica.prove(follow, { position: { n: 1, h: 'a' }, sentAtMs: 2 })).toBe(false)
+    replica.readRecords(follow, { records: [record('r1')], serverMs: 0 })
+    expect(replica.prove(follow, { position: { n: 1, h: 'a' }, sentAtMs: 2 })).toBe(true)
+  })
+
+  test('gives back what a scan read of a store that has no head', () => {
+    const replica = new Replica()
+    replica.mistrust()
+    const scan = replica.beginScan(genesis)
+    replica.readRecords(scan, { records: [record('r1')], serverMs: 0 })
+    // Any history leads on from the empty log.
+    expect(replica.prove(scan, { position: { n: 1, h: 'a' }, sentAtMs: 1 })).toBe(false)
+    expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
+    expect([...replica.missing.values()]).toEqual([{ kind: 'record', record: record('r1') }])
   })
 })
