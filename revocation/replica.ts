@@ -53,7 +53,7 @@ export class Replica {
   readonly #lifts = new Map<string, Lift>()
   readonly #liftedAt = new Map<string, number>()
   readonly #assertions = new Map<string, Assertion>()
-  /** Brought by a message and not read from the store since the last scan began. */
+  /** Brought by a message or given back, and not read from the store since the last scan began. */
   readonly #heard = new Set<string>()
   #missing = new Map<string, Missing>()
   #proof: Proof | undefined
@@ -226,9 +226,9 @@ export class Replica {
     this.#settle(asked.record.subject)
   }
 
-  /** The store has it again. */
+  /** The store said that it has it again. That counts once it is read: the store may have lost it once more since. */
   restored(key: string): void {
-    this.#missing.delete(key)
+    if (this.#missing.delete(key)) this.#heard.add(key)
   }
 
   snapshot(): { readonly records: readonly Revocation[]; readonly lifts: readonly Lift[] } {

@@ -161,3 +161,45 @@ describe('Replica.prove()', () => {
     expect([...replica.missing.values()]).toEqual([{ kind: 'record', record: record('r1') }])
   })
 })
+
+describe('Replica.restored()', () => {
+  /** Held here, and proven missing in a store that was emptied. */
+  function missingRecord(): { readonly replica: Replica; readonly key: string } {
+    const replica = new Replica()
+    replica.restore([record('r1')])
+    const scan = replica.beginScan(genesis)
+    expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
+    const [key, ...more] = replica.missing.keys()
+    if (key === undefined || more.length > 0) throw new Error('expected one missing record')
+    return { replica, key }
+  }
+
+  test('counts once the record is read: a store that lost it again is scanned, and told again', () => {
+    const { replica, key } = missingRecord()
+    replica.restored(key)
+    expect(replica.missing.size).toBe(0)
+
+    // The store was emptied anew, and another record was committed: its history leads on from the empty log.
+    const position = { n: 1, h: 'ab' }
+    const follow = replica.beginFollow()
+    if (!follow) throw new Error('expected to follow')
+    replica.readRecords(follow, { records: [record('r2', { subject: 'task:T-2' })], serverMs: 1 })
+    expect(replica.prove(follow, { position, sentAtMs: 2 })).toBe(false)
+
+    replica.mistrust()
+    const scan = replica.beginScan(position)
+    replica.readRecords(scan, { records: [record('r2', { subject: 'task:T-2' })], serverMs: 1 })
+    expect(replica.prove(scan, { position, sentAtMs: 3 })).toBe(true)
+    expect([...replica.missing.keys()]).toEqual([key])
+  })
+
+  test('lets a follow that reads the record prove the view', () => {
+    const { replica, key } = missingRecord()
+    replica.restored(key)
+    const follow = replica.beginFollow()
+    if (!follow) throw new Error('expected to follow')
+    replica.readRecords(follow, { records: [record('r1')], serverMs: 1 })
+    expect(replica.prove(follow, { position: { n: 1, h: 'ab' }, sentAtMs: 2 })).toBe(true)
+    expect(replica.missing.size).toBe(0)
+  })
+})
