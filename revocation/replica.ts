@@ -21,8 +21,6 @@ export interface Sync {
   readonly kind: 'follow' | 'scan'
   readonly at: Position
   readonly unproven: Map<string, Missing>
-  /** The highest position that a message named before the sync asked. */
-  readonly heardUpTo: number
   /** What only messages had brought before the sync asked: it must read them, or the store lost them. */
   readonly heard: readonly string[]
 }
@@ -58,7 +56,6 @@ export class Replica {
   #missing = new Map<string, Missing>()
   #proof: Proof | undefined
   #canFollow = false
-  #heardUpTo = 0
   #ticks = 0
   #revision = 0
   #found = 0
@@ -98,7 +95,6 @@ export class Replica {
   /** A message: it bites at once, whatever came before it, and proves nothing. */
   hear(record: Revocation, serverMs: number): readonly Revocation[] {
     if (record.epoch === undefined) return this.#assert(record, undefined)
-    this.#heardUpTo = Math.max(this.#heardUpTo, record.epoch)
     if (!this.#set.has(record)) this.#heard.add(recordKey(record))
     return this.#apply([record], serverMs)
   }
@@ -131,7 +127,7 @@ export class Replica {
     if (!this.#canFollow || !this.#proof) return undefined
     const at = this.#proof.position
     const heard = [...this.#heard]
-    return { kind: 'follow', at, unproven: this.#missing, heardUpTo: this.#heardUpTo, heard }
+    return { kind: 'follow', at, unproven: this.#missing, heard }
   }
 
   /** After `mistrust()`. `head` must be read before the first page of the scan. */
@@ -142,7 +138,7 @@ export class Replica {
       .map((record) => [recordKey(record), { kind: 'record', record }])
     for (const lift of this.#lifts.values()) held.push([liftKey(lift), { kind: 'lift', lift }])
     this.#heard.clear()
-    return { kind: 'scan', at: head, unproven: new Map(held), heardUpTo: 0, heard: [] }
+    return { kind: 'scan', at: head, unproven: new Map(held), heard: [] }
   }
 
   readRecords(
@@ -171,7 +167,6 @@ export class Replica {
 
   /** The sync has reached the head. False: messages told of more than the store has, so it lost some of it. */
   prove(sync: Sync, proof: Proof): boolean {
-    if (proof.position.n < sync.heardUpTo) return false
     // Every history leads on from the empty log: scan again, before what was just committed is taken for lost.
     if (sync.kind === 'scan' && sync.at.n === 0 && proof.position.n > 0) return false
     // A head as far as what was heard may be that of another history.
@@ -185,7 +180,6 @@ export class Replica {
   /** The log did not lead on: no position that is known is worth anything, and the next sync is a scan. */
   mistrust(): void {
     this.#canFollow = false
-    this.#heardUpTo = 0
   }
 
   /** Drops what has expired on the store's clock. */

@@ -63,12 +63,6 @@ export function mutants(): readonly Mutant[] {
       left: { revoke: 2, failover: 1 },
       depth: 16,
     }),
-    mutant('a head behind what was heard is trusted', {
-      breaks: /^I4/,
-      rules: { makeReplica: () => new ForgetsPositions() },
-      left: { revoke: 1, wipe: 1, failover: 1 },
-      depth: 19,
-    }),
   ]
 }
 
@@ -141,12 +135,5 @@ class WaitsForGap extends Replica {
 class TrustsHead extends Replica {
   override prove(sync: Sync, proof: Proof): boolean {
     return super.prove({ ...sync, heard: [] }, proof)
-  }
-}
-
-/** Forgets how far the log was when a message came. */
-class ForgetsPositions extends Replica {
-  override prove(sync: Sync, proof: Proof): boolean {
-    return super.prove({ ...sync, heardUpTo: 0 }, proof)
   }
 }

@@ -54,7 +54,6 @@ export class Session {
   order: readonly string[] = []
   /** Records that the store had when the sync last asked. */
   promised: readonly Revocation[] = []
-  heardUpTo = 0
   /** What only messages have brought: the replica does not show it while a scan is due. */
   readonly heard = new Set<string>()
   /** The last thing that the upkeep asked was to absorb. */
@@ -99,7 +98,6 @@ export class Session {
     }
     if (!this.told.has(recordKey(item.record))) this.heard.add(item.record.rid)
     this.told.set(recordKey(item.record), item.record)
-    this.heardUpTo = Math.max(this.heardUpTo, item.record.epoch ?? 0)
     this.replica.hear(item.record, 0)
   }
 
@@ -118,7 +116,6 @@ export class Session {
   beginScan(head: Position, items: readonly StoredItem[]): void {
     if (this.#rules.scanReplaces) this.#keepOnly(() => false)
     this.replica.mistrust()
-    this.heardUpTo = 0
     this.heard.clear()
     this.sync = this.replica.beginScan(head)
     this.#read(this.sync, items)
@@ -176,7 +173,10 @@ export class Session {
   kept(asked: Upkeep, rid: string): void {
     this.hasAbsorbed = asked.kind === 'absorb'
     if (asked.kind === 'absorb') this.replica.absorbed(asked.assertion, rid)
-    else this.replica.restored(asked.key)
+    else {
+      this.replica.restored(asked.key)
+      this.heard.add(rid)
+    }
     this.mode = this.due() ? 'upkeep' : 'idle'
   }
 

@@ -173,16 +173,7 @@ function nodeKey(node: Node): string {
   const { replica, sync, mode, order, isSubscribed, isProvenHere, isLossless } = session
   const { records, lifts } = replica.snapshot()
   return JSON.stringify([
-    [
-      isConnected,
-      mode,
-      isSubscribed,
-      isProvenHere,
-      isLossless,
-      session.heardUpTo,
-      order,
-      session.hasAbsorbed,
-    ],
+    [isConnected, mode, isSubscribed, isProvenHere, isLossless, order, session.hasAbsorbed],
     records.map((record) => [recordKey(record), isDurable(record)].join()).toSorted(),
     lifts.map(({ rid, lifts: named }) => `${rid} ${named.join()}`).toSorted(),
     replica.proof?.position ?? null,
@@ -190,9 +181,7 @@ function nodeKey(node: Node): string {
     [...session.heard].toSorted(),
     [...replica.missing.keys()].toSorted(),
     replica.assertions(10).map(({ record }) => record.subject),
-    sync
-      ? [sync.kind, sync.at, [...sync.unproven.keys()].toSorted(), sync.heardUpTo, sync.heard]
-      : null,
+    sync ? [sync.kind, sync.at, [...sync.unproven.keys()].toSorted(), sync.heard] : null,
     session.promised.map(recordKey),
     session.told.size,
     queue.map(messageKey),
