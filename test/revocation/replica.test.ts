@@ -162,18 +162,18 @@ describe('Replica.prove()', () => {
   })
 })
 
-describe('Replica.restored()', () => {
-  /** Held here, and proven missing in a store that was emptied. */
-  function missingRecord(): { readonly replica: Replica; readonly key: string } {
-    const replica = new Replica()
-    replica.restore([record('r1')])
-    const scan = replica.beginScan(genesis)
-    expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
-    const [key, ...more] = replica.missing.keys()
-    if (key === undefined || more.length > 0) throw new Error('expected one missing record')
-    return { replica, key }
-  }
+/** Held here, and proven missing in a store that was emptied. */
+function missingRecord(): { readonly replica: Replica; readonly key: string } {
+  const replica = new Replica()
+  replica.restore([record('r1')])
+  const scan = replica.beginScan(genesis)
+  expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
+  const [key, ...more] = replica.missing.keys()
+  if (key === undefined || more.length > 0) throw new Error('expected one missing record')
+  return { replica, key }
+}
 
+describe('Replica.restored()', () => {
   test('counts once the record is read: a store that lost it again is scanned, and told again', () => {
     const { replica, key } = missingRecord()
     replica.restored(key)
