@@ -12,10 +12,11 @@ import type { Config } from '../config/schema.ts'
 import type { Arrival } from './arrival.ts'
 import { denialText } from './denial.ts'
 import { maxFields } from './gate.ts'
+import { listenOn } from './listen-on.ts'
 
 /** The agents' side of the proxy. Disposal resets whatever is still connected. */
 export interface Listener extends AsyncDisposable {
-  /** Binds `host:port` and gives the URL; port 0 takes a free one. Rejects with the system's error. */
+  /** Binds `host:port` and gives the URL; port 0 takes a free one. Rejects with `ListenError`. */
   listen(address: string): Promise<string>
   /** Stops accepting. Answers from now on close their connection. */
   close(): void
@@ -35,11 +36,6 @@ export interface ListenerLog {
   error(fields: Readonly<Record<string, unknown>>, message: string): void
 }
 
-export class ListenAddressError extends Error {
-  override readonly name = 'ListenAddressError'
-  readonly code = 'ERR_LISTEN_ADDRESS'
-}
-
 /** Makes the HTTP/1 server that agents connect to. */
 export function createListener(options: ListenerOptions): Listener {
   const connections = new Map<Socket, Connection>()
@@ -55,11 +51,7 @@ export function createListener(options: ListenerOptions): Listener {
     if (server.listening) server.close()
   }
   return {
-    async listen(address) {
-      server.listen(parseAddress(address))
-      await once(server, 'listening')
-      return urlOf(server)
-    },
+    listen: (address) => listenOn(server, address),
     close,
     closeIdle,
     async [Symbol.asyncDispose]() {
@@ -258,25 +250,6 @@ function refusalFields(body: string): readonly (readonly [string, string])[] {
     ['chaperone-denial', 'request-refused'],
     ['connection', 'close'],
   ]
-}
-
-function parseAddress(address: string): { readonly host: string; readonly port: number } {
-  const match = /^(?:\[([0-9a-f:]+)\]|([A-Za-z0-9.-]+)):(\d{1,5})$/.exec(address)
-  const host = match?.[1] ?? match?.[2]
-  const port = Number(match?.[3])
-  if (host === undefined || port > 65_535) {
-    throw new ListenAddressError('Expected an address such as "127.0.0.1:15080"')
-  }
-  return { host, port }
-}
-
-function urlOf(server: Server): string {
-  const bound = server.address()
-  if (bound === null || typeof bound === 'string') {
-    throw new ListenAddressError('Expected a TCP address')
-  }
-  const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address
-  return `http://${host}:${bound.port}`
 }
 
 function codeOf(error: unknown): string {

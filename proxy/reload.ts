@@ -50,7 +50,7 @@ export function watchConfig(options: WatchConfigOptions): AsyncDisposable {
     if (isQueued) return
     isQueued = true
     last = last.then(reload).catch((error: unknown) => {
-      options.log.error(describe(error), 'reload failed')
+      options.log.error({ err: error }, 'reload failed')
     })
   }
 
@@ -95,7 +95,7 @@ async function loadAndApply(
   try {
     await options.apply({ config, sha256 })
   } catch (error) {
-    log.error({ path, sha256, ...describe(error) }, 'configuration refused, the old one stays')
+    log.error({ path, sha256, err: error }, 'configuration refused, the old one stays')
     return { result: 'rejected' }
   }
   log.info({ path, sha256 }, 'configuration applied')
@@ -126,10 +126,4 @@ function identify(path: string): string {
   } catch {
     return 'absent'
   }
-}
-
-function describe(error: unknown): { readonly code?: string; readonly reason: string } {
-  if (!(error instanceof Error)) return { reason: 'unknown error' }
-  const code = 'code' in error ? String(error.code) : undefined
-  return { ...(code !== undefined && { code }), reason: error.message }
 }

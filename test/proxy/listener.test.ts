@@ -4,7 +4,8 @@ import { afterEach, describe, expect, test } from 'vitest'
 import type { Config } from '../../config/schema.ts'
 import type { Arrival } from '../../proxy/arrival.ts'
 import { gate } from '../../proxy/gate.ts'
-import { createListener, ListenAddressError, type Listener } from '../../proxy/listener.ts'
+import { ListenError } from '../../proxy/listen-on.ts'
+import { createListener, type Listener } from '../../proxy/listener.ts'
 
 const limits: Config['limits'] = {
   maxHeadBytes: 4096,
@@ -156,10 +157,10 @@ describe('createListener()', () => {
 
   test('resets the connection and logs the code alone when the handler rejects', async () => {
     const { port, faults } = await start(async () => {
-      throw new ListenAddressError('secret')
+      throw new ListenError('secret')
     })
     expect(await exchange(port, request('GET /x HTTP/1.1', host))).toBe('')
-    expect(faults).toEqual([{ code: 'ERR_LISTEN_ADDRESS' }])
+    expect(faults).toEqual([{ code: 'ERR_LISTEN' }])
   })
 
   test('ends the rest of a body that stays out after its answer', async () => {
@@ -213,13 +214,16 @@ describe('createListener()', () => {
     'rejects the address %s',
     async (address) => {
       const { listener } = await start()
-      await expect(listener.listen(address)).rejects.toThrow(ListenAddressError)
+      await expect(listener.listen(address)).rejects.toThrow(ListenError)
     },
   )
 
   test('rejects with the code of the system when the port is taken', async () => {
     const { port } = await start()
     const second = createListener({ limits, log: { error: () => {} }, handle: answer })
-    await expect(second.listen(`127.0.0.1:${port}`)).rejects.toMatchObject({ code: 'EADDRINUSE' })
+    await expect(second.listen(`127.0.0.1:${port}`)).rejects.toMatchObject({
+      code: 'ERR_LISTEN',
+      message: expect.stringContaining('EADDRINUSE'),
+    })
   })
 })
