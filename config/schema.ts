@@ -230,6 +230,12 @@ export const configSchema = v.strictObject({
         max: hour,
         about: 'The longest silence between two pieces of a request body.',
       }),
+      answerGapTimeout: duration('1m', {
+        min: second,
+        max: hour,
+        about:
+          'How long an agent may leave what was written for it unread; then its connection is reset.',
+      }),
       maxConnections: count(1024, { min: 1, max: 65_536 }),
       maxExchanges: count(4096, {
         min: 1,

@@ -9,10 +9,12 @@ import {
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Config } from '../config/schema.ts'
+import type { Clock } from '../policy/types.ts'
 import type { Arrival } from './arrival.ts'
 import { denialText } from './denial.ts'
 import { maxFields } from './gate.ts'
 import { listenOn } from './listen-on.ts'
+import { UnreadAnswers } from './unread-answers.ts'
 
 /** The agents' side of the proxy. Disposal resets whatever is still connected. */
 export interface Listener extends AsyncDisposable {
@@ -28,19 +30,26 @@ interface ListenerOptions {
   /** Serves one request. It is expected not to reject; when it does, the connection is reset. */
   handle(arrival: Arrival): Promise<void>
   readonly limits: Config['limits']
+  readonly clock: Clock
   readonly log: ListenerLog
+  /** Whether new connections are reset unheard. Absent: never. */
+  readonly isOverloaded?: () => boolean
 }
 
 /** What the listener needs of a log. */
 export interface ListenerLog {
+  warn(fields: Readonly<Record<string, unknown>>, message: string): void
   error(fields: Readonly<Record<string, unknown>>, message: string): void
 }
 
 /** Makes the HTTP/1 server that agents connect to. */
 export function createListener(options: ListenerOptions): Listener {
   const connections = new Map<Socket, Connection>()
-  const state: State = { ...options, connections, closing: false }
+  const unreadAnswers = new UnreadAnswers({ limitMs: options.limits.answerGapTimeout })
+  const state: State = { ...options, connections, unreadAnswers, closing: false }
   const server = createHttpServer(state)
+  const unread = setInterval(resetUnread, checkEveryMs, state)
+  unread.unref()
   const closeIdle = (): void => {
     server.closeIdleConnections()
     // Node leaves a connection alone that is open and has said nothing yet.
@@ -57,6 +66,7 @@ export function createListener(options: ListenerOptions): Listener {
     async [Symbol.asyncDispose]() {
       const closed = server.listening ? once(server, 'close') : undefined
       close()
+      clearInterval(unread)
       // Upgraded sockets are no longer the server's: it would neither count nor close them.
       for (const socket of connections.keys()) socket.destroy()
       await closed
@@ -66,6 +76,7 @@ export function createListener(options: ListenerOptions): Listener {
 
 interface State extends ListenerOptions {
   readonly connections: Map<Socket, Connection>
+  readonly unreadAnswers: UnreadAnswers
   closing: boolean
 }
 
@@ -112,11 +123,27 @@ function createHttpServer(state: State): Server {
   return server
 }
 
-function admit({ connections }: State, socket: Socket): void {
+function admit({ connections, isOverloaded }: State, socket: Socket): void {
+  if (isOverloaded?.()) {
+    socket.resetAndDestroy()
+    return
+  }
   connections.set(socket, { requests: 0, open: 0, latest: undefined })
   socket.once('close', () => connections.delete(socket))
   // After an upgrade Node listens no more, and an error without a listener ends the process.
   socket.on('error', () => socket.destroy())
+}
+
+/** What an agent leaves unread holds memory here and a connection of the upstream. */
+function resetUnread({ connections, unreadAnswers, clock, log }: State): void {
+  const nowMs = clock.monotonic()
+  let count = 0
+  for (const socket of connections.keys()) {
+    if (!unreadAnswers.isOverdue(socket, nowMs)) continue
+    socket.resetAndDestroy()
+    count += 1
+  }
+  if (count > 0) log.warn({ count }, 'Connections were reset: their agents do not read')
 }
 
 function serve(state: State, arrival: Arrival): void {

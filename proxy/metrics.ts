@@ -14,6 +14,10 @@ export interface MetricsSource {
   revocationMissingInStore(): number
   auditBacklog(): number
   policyHealthy(): boolean
+  /** Share of the heap's limit in use, 0 to 1. */
+  heapUsedRatio(): number
+  /** Seconds by quantile, since the last scrape. */
+  eventLoopDelaySeconds(): ReadonlyMap<string, number>
   /** Seconds since each trust domain's bundle was confirmed. */
   bundleAgesSeconds(): ReadonlyMap<string, number>
 }
@@ -161,6 +165,22 @@ function observe(registry: Registry, source: MetricsSource): void {
     help: '1 while the policy engine can decide',
     read: () => Number(source.policyHealthy()),
   })
+  gauge('chaperone_heap_used_ratio', {
+    help: 'Share of the heap limit in use; from 0.98 on nothing new is taken on',
+    read: () => source.heapUsedRatio(),
+  })
+  registry.registerMetric(
+    new Gauge({
+      name: 'chaperone_event_loop_delay_seconds',
+      help: 'How late the event loop was since the last scrape',
+      labelNames: ['quantile'] as const,
+      registers: [],
+      collect() {
+        for (const [quantile, delay] of source.eventLoopDelaySeconds())
+          this.set({ quantile }, delay)
+      },
+    }),
+  )
   registry.registerMetric(
     new Gauge({
       name: 'chaperone_trust_bundle_age_seconds',

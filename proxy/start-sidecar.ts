@@ -12,11 +12,13 @@ import type { Presence } from '../revocation/presence.ts'
 import { startAdminListener, type CheckResult } from './admin.ts'
 import { enforce } from './enforce.ts'
 import { checkpointsOf } from './checkpoints-of.ts'
+import { watchEventLoopDelay, type EventLoopDelay } from './event-loop-delay.ts'
 import { Exchanges } from './exchanges.ts'
 import { handle } from './handle.ts'
 import { createListener } from './listener.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
+import { readHeap, watchOverload } from './overload.ts'
 import { presenceSource } from './presence-source.ts'
 import { putOnRecord } from './put-on-record.ts'
 import type { Sidecar } from './sidecar.ts'
@@ -94,10 +96,12 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     feed,
     tasks,
     exchanges,
-    track: (tracked) =>
-      exchanges.count < limits.maxExchanges
+    track(tracked) {
+      if (overload.state === 'refuse') return deny('task-limit', 'the memory is nearly used up')
+      return exchanges.count < limits.maxExchanges
         ? exchanges.track(tracked)
-        : deny('task-limit', 'too many exchanges are in flight'),
+        : deny('task-limit', 'too many exchanges are in flight')
+    },
     credentials,
     audit,
     metrics,
@@ -107,7 +111,23 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   feed.onApplied((records) => enforce(sidecar, { records, presence }))
   feed.start()
 
-  const listener = createListener({ handle: (arrival) => handle(arrival, sidecar), limits, log })
+  const overload = unwind.use(
+    watchOverload({
+      readHeap,
+      shrink: () => {
+        credentials.clear()
+        listener.closeIdle()
+      },
+      log,
+    }),
+  )
+  const listener = createListener({
+    handle: (arrival) => handle(arrival, sidecar),
+    limits,
+    clock,
+    log,
+    isOverloaded: () => overload.state === 'refuse',
+  })
   let draining = false
   const ready = (): readonly CheckResult[] => checkReady(sidecar, draining)
   let started = false
@@ -123,7 +143,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       jwks: () => snapshot.mintKeys?.jwks() ?? { keys: [] },
     }),
   )
-  observe(sidecar)
+  observe(sidecar, { eventLoop: unwind.use(watchEventLoopDelay()) })
   const agentUrl = await listener.listen(listen.agent)
   await putOnRecord(sidecar, {
     type: 'start',
@@ -237,7 +257,7 @@ function checkReady(
   ]
 }
 
-function observe(sidecar: Sidecar): void {
+function observe(sidecar: Sidecar, { eventLoop }: { readonly eventLoop: EventLoopDelay }): void {
   const { metrics, exchanges, feed, clock, audit } = sidecar
   metrics.observe({
     exchanges: () => exchanges.count,
@@ -247,6 +267,8 @@ function observe(sidecar: Sidecar): void {
     revocationMissingInStore: () => feed.status().missingInStore,
     auditBacklog: () => audit.backlog,
     policyHealthy: () => sidecar.snapshot.engine.healthy,
+    heapUsedRatio: readHeap,
+    eventLoopDelaySeconds: () => eventLoop.read(),
     bundleAgesSeconds: () =>
       new Map(
         sidecar.snapshot.bundles

@@ -59,6 +59,7 @@ const limits: Config['limits'] = {
   maxHeadBytes: 16_384,
   headTimeout: 10_000,
   bodyGapTimeout: 10_000,
+  answerGapTimeout: 10_000,
   maxConnections: 64,
   maxExchanges: 64,
   maxMcpBytes: 65_536,
@@ -87,7 +88,8 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
   const outcomes: ForwardOutcome[] = []
   const listener = createListener({
     limits,
-    log: { error: () => undefined },
+    clock: systemClock,
+    log: { warn: () => undefined, error: () => undefined },
     async handle(arrival) {
       const refusal = options.gated === true ? firstStep(arrival) : undefined
       if (refusal) {

@@ -5,6 +5,7 @@ import * as fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Config } from '../../config/schema.ts'
 import { gate } from '../../proxy/gate.ts'
+import { systemClock } from '../../proxy/system-clock.ts'
 import { createListener, type Listener } from '../../proxy/listener.ts'
 
 interface Head {
@@ -77,6 +78,7 @@ const limits: Config['limits'] = {
   maxHeadBytes: 4096,
   headTimeout: 1_000,
   bodyGapTimeout: 1_000,
+  answerGapTimeout: 1_000,
   maxConnections: 16,
   maxExchanges: 16,
   maxMcpBytes: 1024,
@@ -93,7 +95,8 @@ async function start(): Promise<{ readonly port: number; readonly seen: readonly
   const seen: string[] = []
   const listener = createListener({
     limits,
-    log: { error: () => {} },
+    clock: systemClock,
+    log: { warn: () => undefined, error: () => {} },
     handle: async ({ req, res }) => {
       seen.push(req.url ?? '')
       const denial = gate(req)

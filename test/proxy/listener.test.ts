@@ -5,12 +5,14 @@ import type { Config } from '../../config/schema.ts'
 import type { Arrival } from '../../proxy/arrival.ts'
 import { gate } from '../../proxy/gate.ts'
 import { ListenError } from '../../proxy/listen-on.ts'
+import { systemClock } from '../../proxy/system-clock.ts'
 import { createListener, type Listener } from '../../proxy/listener.ts'
 
 const limits: Config['limits'] = {
   maxHeadBytes: 4096,
   headTimeout: 1_000,
   bodyGapTimeout: 1_000,
+  answerGapTimeout: 1_000,
   maxConnections: 16,
   maxExchanges: 16,
   maxMcpBytes: 1024,
@@ -31,12 +33,17 @@ afterEach(async () => {
   for (const listener of benches.splice(0)) await listener[Symbol.asyncDispose]()
 })
 
-async function start(handle?: (arrival: Arrival) => Promise<void>): Promise<Bench> {
+async function start(
+  handle?: (arrival: Arrival) => Promise<void>,
+  { isOverloaded }: { readonly isOverloaded?: () => boolean } = {},
+): Promise<Bench> {
   const faults: Readonly<Record<string, unknown>>[] = []
   const seen: string[] = []
   const listener = createListener({
     limits,
-    log: { error: (fields) => void faults.push(fields) },
+    clock: systemClock,
+    log: { warn: () => undefined, error: (fields) => void faults.push(fields) },
+    ...(isOverloaded && { isOverloaded }),
     handle: async (arrival) => {
       seen.push(arrival.req.url ?? '')
       await (handle ?? answer)(arrival)
@@ -210,6 +217,50 @@ describe('createListener()', () => {
     expect(await ended).toBe('')
   })
 
+  test('resets an agent that leaves its answer unread past the limit, and no other', async () => {
+    const { port, seen } = await start(async ({ req, res }) => {
+      // More than the two sockets hold, or a little at a time to one that reads.
+      if (req.url === '/unread') return void res.end(Buffer.alloc(64 * 1024 * 1024))
+      res.writeHead(200)
+      const timer = setInterval(() => res.write('more\n'), 20)
+      res.once('close', () => clearInterval(timer))
+    })
+    const reader = connect(port, '127.0.0.1', () =>
+      reader.write(request('GET /read HTTP/1.1', host)),
+    )
+    reader.resume()
+    const lazy = connect(port, '127.0.0.1', () => lazy.write(request('GET /unread HTTP/1.1', host)))
+    lazy.pause()
+    const ends: string[] = []
+    lazy.on('error', (error) => void ends.push(String(error)))
+    lazy.on('close', () => void ends.push('closed'))
+    await expect.poll(() => seen.length).toBe(2)
+    // A paused socket sees its reset only when it reads on.
+    await new Promise((resolve) => setTimeout(resolve, 3_500))
+    lazy.resume()
+    await expect.poll(() => ends, { timeout: 5_000 }).toContain('Error: read ECONNRESET')
+    expect(reader.destroyed).toBe(false)
+    reader.destroy()
+  })
+
+  test('resets new connections while it is overloaded, and serves those that it has', async () => {
+    let isOverloaded = false
+    const { port } = await start(undefined, { isOverloaded: () => isOverloaded })
+    const kept = connect(port, '127.0.0.1')
+    let text = ''
+    kept.on('data', (chunk) => (text += chunk.toString()))
+    kept.write(request('GET /one HTTP/1.1', host))
+    await expect.poll(() => text).toContain('ok /one')
+    isOverloaded = true
+    const refused = exchange(port, request('GET /new HTTP/1.1', host)).catch(() => '')
+    expect(await refused).toBe('')
+    kept.write(request('GET /two HTTP/1.1', host))
+    await expect.poll(() => text).toContain('ok /two')
+    isOverloaded = false
+    expect(await exchange(port, request('GET /new HTTP/1.1', host, close))).toContain('ok /new')
+    kept.destroy()
+  })
+
   test.each(['127.0.0.1', '127.0.0.1:70000', 'a b:1', '::1:80'])(
     'rejects the address %s',
     async (address) => {
@@ -220,7 +271,12 @@ describe('createListener()', () => {
 
   test('rejects with the code of the system when the port is taken', async () => {
     const { port } = await start()
-    const second = createListener({ limits, log: { error: () => {} }, handle: answer })
+    const second = createListener({
+      limits,
+      clock: systemClock,
+      log: { warn: () => undefined, error: () => {} },
+      handle: answer,
+    })
     await expect(second.listen(`127.0.0.1:${port}`)).rejects.toMatchObject({
       code: 'ERR_LISTEN',
       message: expect.stringContaining('EADDRINUSE'),

@@ -109,6 +109,8 @@ const source: MetricsSource = {
   revocationMissingInStore: () => 0,
   auditBacklog: () => 0,
   policyHealthy: () => true,
+  heapUsedRatio: () => 0.5,
+  eventLoopDelaySeconds: () => new Map([['0.5', 0.001]]),
   bundleAgesSeconds: () => new Map([['example.org', 12]]),
 }
 

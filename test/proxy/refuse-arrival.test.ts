@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import type { Config } from '../../config/schema.ts'
 import { deny } from '../../policy/denial.ts'
 import type { McpMessage } from '../../policy/types.ts'
+import { systemClock } from '../../proxy/system-clock.ts'
 import { createListener, type Listener } from '../../proxy/listener.ts'
 import { refuseArrival } from '../../proxy/refuse-arrival.ts'
 import { until } from '../kit/relay.ts'
@@ -12,6 +13,7 @@ const limits: Config['limits'] = {
   maxHeadBytes: 4096,
   headTimeout: 5_000,
   bodyGapTimeout: 5_000,
+  answerGapTimeout: 5_000,
   maxConnections: 16,
   maxExchanges: 16,
   maxMcpBytes: 1024,
@@ -97,7 +99,8 @@ async function start(message?: McpMessage, times = 1) {
   const statuses: number[] = []
   listener = createListener({
     limits,
-    log: { error: () => undefined },
+    clock: systemClock,
+    log: { warn: () => undefined, error: () => undefined },
     handle(arrival) {
       seen.push(arrival.req.url ?? '')
       for (let time = 0; time < times; time += 1) {
