@@ -1,0 +1,197 @@
+import { readdir, readFile, writeFile } from 'node:fs/promises'
+import { Agent, request, type ClientRequest } from 'node:http'
+import { join } from 'node:path'
+import { setTimeout } from 'node:timers/promises'
+import { expect, test } from 'vitest'
+import { names } from '../kit/tokens.ts'
+import { startWorld, type World } from '../kit/world.ts'
+import { randomOf } from './schedule.ts'
+
+/** A longer storm: STORM_SECONDS=1800 npx vitest run test/soak/abort-storm. */
+const seconds = Number(process.env['STORM_SECONDS'] ?? 10)
+/** A replaced configuration lives on for a minute: so many are in memory at once. */
+const reloadEveryMs = Number(process.env['RELOAD_MS'] ?? 5_000)
+const sampleEveryMs = Math.max(1_000, seconds * 20)
+
+test(
+  `${seconds} s of aborts, slow readers, reconnects, reloads and revocations leave nothing behind`,
+  async () => {
+    await using world = await startWorld()
+    await world.approve('T-steady')
+    const storm: Storm = { world, random: randomOf(1), isOver: false, counts: new Map() }
+    const actors = [
+      ...repeat(4, () => steady(storm)),
+      ...repeat(4, () => quitting(storm, { method: 'GET', path: '/api/download' })),
+      ...repeat(2, () => quitting(storm, { method: 'GET', path: '/api/sse' })),
+      ...repeat(2, () => quitting(storm, { method: 'GET', path: '/api/silent' })),
+      ...repeat(4, () => quitting(storm, { method: 'POST', path: '/api/upload' })),
+      ...repeat(2, () => lazy(storm)),
+      revoking(storm),
+      reloading(storm),
+    ]
+    const samples = await sampled(storm)
+    storm.isOver = true
+    await Promise.all(actors)
+
+    console.info(JSON.stringify(Object.fromEntries(storm.counts)))
+    for (const sample of samples) console.info(JSON.stringify(sample))
+    // Every actor did its part, and no steady request failed.
+    for (const name of ['steady 200', 'quit GET', 'quit POST', 'lazy', 'revoked', 'reloaded']) {
+      expect([name, (storm.counts.get(name) ?? 0) > 0]).toEqual([name, true])
+    }
+    expect([...storm.counts.keys()].filter((name) => /^steady (?!200)/.test(name))).toEqual([])
+    // What the storm opened is closed: the connections that are kept are few.
+    const { sidecar } = world
+    await expect.poll(() => metric(world, 'chaperone_exchanges_in_flight')).toBe(0)
+    await expect
+      .poll(async () => (await resources(sidecar.pid)).handles, { timeout: 20_000 })
+      .toBeLessThan(80)
+    // Memory climbs to what the allocators keep for the storm, within a minute; after that it must not.
+    if (seconds >= 180) {
+      const half = Math.floor(samples.length / 2)
+      const [middle, end] = [median(samples.slice(half - 5, half)), median(samples.slice(-5))]
+      expect(end).toBeLessThan(middle * 1.1)
+    }
+    expect(sidecar.output()).not.toMatch(/unforeseen|uncaught|"level":(?:50|60)/)
+  },
+  (seconds + 120) * 1_000,
+)
+
+interface Storm {
+  readonly world: World
+  readonly random: () => number
+  readonly counts: Map<string, number>
+  isOver: boolean
+}
+
+function count({ counts }: Storm, name: string): void {
+  counts.set(name, (counts.get(name) ?? 0) + 1)
+}
+
+/** Good requests on kept connections: what the storm does to others must not touch them. */
+async function steady(storm: Storm): Promise<void> {
+  const { world } = storm
+  while (!storm.isOver) {
+    const answer = await fetch(`${world.sidecar.agentUrl}/api/things`, {
+      headers: world.headers('T-steady'),
+    }).catch((error: unknown) => ({ status: String(error), arrayBuffer: async () => undefined }))
+    await answer.arrayBuffer()
+    count(storm, `steady ${answer.status}`)
+    await setTimeout(5)
+  }
+}
+
+/** Leaves in the middle of something, at a moment of its own choosing. */
+async function quitting(
+  storm: Storm,
+  { method, path }: { readonly method: string; readonly path: string },
+): Promise<void> {
+  while (!storm.isOver) {
+    const asked = ask(storm, { method, path })
+    asked.on('response', (answer) => answer.resume())
+    const chunk = Buffer.alloc(16_384, 'u')
+    if (method === 'POST') for (let n = 0; n < 4; n++) asked.write(chunk)
+    else asked.end()
+    await setTimeout(storm.random() * 60)
+    asked.destroy()
+    count(storm, `quit ${method}`)
+  }
+}
+
+/** Asks for more than the sockets hold and does not read it. */
+async function lazy(storm: Storm): Promise<void> {
+  while (!storm.isOver) {
+    const asked = ask(storm, { method: 'GET', path: '/api/sized' })
+    asked.end()
+    await setTimeout(200 + storm.random() * 200)
+    asked.destroy()
+    count(storm, 'lazy')
+  }
+}
+
+/** A task of its own each time: approved, streaming, revoked, cut. */
+async function revoking(storm: Storm): Promise<void> {
+  const { world } = storm
+  for (let n = 0; !storm.isOver; n++) {
+    const txn = `T-storm-${n}`
+    await world.approve(txn)
+    const asked = ask(storm, { method: 'GET', path: '/api/sse', txn })
+    asked.end()
+    const ended = new Promise<void>((resolve) => void asked.on('close', resolve))
+    await new Promise<void>((resolve) => {
+      asked.on('response', (answer) => answer.on('error', () => undefined).once('data', resolve))
+    })
+    await world.redis.cli(
+      'PUBLISH',
+      `{chaperone}:${names.trustDomain}:revocations`,
+      `task:${txn} storm`,
+    )
+    await ended
+    count(storm, 'revoked')
+  }
+}
+
+/** Another configuration each time, by a comment. */
+async function reloading(storm: Storm): Promise<void> {
+  const path = join(storm.world.sidecar.directory, 'chaperone.yaml')
+  const text = await readFile(path, 'utf8')
+  for (let n = 0; !storm.isOver; n++) {
+    await writeFile(path, `${text}# ${n}\n`)
+    count(storm, 'reloaded')
+    for (let slept = 0; slept < reloadEveryMs && !storm.isOver; slept += 100) await setTimeout(100)
+  }
+}
+
+const connections = new Agent({ keepAlive: false })
+
+function ask(
+  { world }: Storm,
+  { method, path, txn = 'T-steady' }: { method: string; path: string; txn?: string },
+): ClientRequest {
+  const asked = request(`${world.sidecar.agentUrl}${path}`, {
+    method,
+    agent: connections,
+    headers: world.headers(txn),
+  })
+  asked.on('error', () => undefined)
+  return asked
+}
+
+interface Sample {
+  readonly seconds: number
+  readonly rssMiB: number
+  readonly handles: number
+}
+
+async function sampled(storm: Storm): Promise<readonly Sample[]> {
+  const { world } = storm
+  const samples: Sample[] = []
+  const from = performance.now()
+  while (performance.now() - from < seconds * 1_000) {
+    await setTimeout(sampleEveryMs)
+    world.upstream.forget()
+    const at = Math.round((performance.now() - from) / 1_000)
+    samples.push({ seconds: at, ...(await resources(world.sidecar.pid)) })
+  }
+  return samples
+}
+
+async function resources(pid: number): Promise<Omit<Sample, 'seconds'>> {
+  const status = await readFile(`/proc/${pid}/status`, 'utf8')
+  const rssMiB = Math.round(Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024)
+  return { rssMiB, handles: (await readdir(`/proc/${pid}/fd`)).length }
+}
+
+async function metric(world: World, name: string): Promise<number> {
+  const text = await (await fetch(`${world.sidecar.adminUrl}/metrics`)).text()
+  return Number(new RegExp(`^${name} (.+)$`, 'm').exec(text)?.[1])
+}
+
+function median(samples: readonly Sample[]): number {
+  const sorted = samples.map(({ rssMiB }) => rssMiB).toSorted((a, b) => a - b)
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN
+}
+
+function repeat(times: number, start: () => Promise<void>): readonly Promise<void>[] {
+  return Array.from({ length: times }, start)
+}
