@@ -1,6 +1,8 @@
 import type { Command } from 'commander'
 import * as v from 'valibot'
+import { findRedisContradictions } from '../config/contradictions.ts'
 import { formatProblem, loadConfig } from '../config/load.ts'
+import { parseRedisUrl, redisUrlExpected } from '../config/redis-url.ts'
 import type { OperatorConfig, RedisConfig } from '../config/schema.ts'
 import { name, trustDomain as trustDomainSchema } from '../config/setting.ts'
 import { exitCodes } from './exit-codes.ts'
@@ -20,7 +22,11 @@ export interface StoreOptions {
   readonly trustDomain?: string
   readonly username?: string
   readonly passwordFile?: string
+  readonly sentinelUsername?: string
+  readonly sentinelPasswordFile?: string
   readonly caFile?: string
+  readonly certFile?: string
+  readonly keyFile?: string
   readonly prefix?: string
 }
 
@@ -39,11 +45,18 @@ export class StoreOptionsError extends Error {
 export function addStoreOptions(command: Command): Command {
   return command
     .option('-c, --config <path>', 'configuration that names the Redis', 'chaperone.yaml')
-    .option('--redis <url>', 'Redis instead of the configuration: redis://host:port')
+    .option(
+      '--redis <url>',
+      'Redis instead of the configuration: redis://host:port, redis-sentinel://host:port,.../master or redis-cluster://host:port,...; rediss... for TLS',
+    )
     .option('--trust-domain <name>', 'trust domain, with --redis')
     .option('--username <name>', 'Redis user, with --redis')
     .option('--password-file <path>', 'file with the Redis password, with --redis')
+    .option('--sentinel-username <name>', 'user of the Sentinels, with --redis')
+    .option('--sentinel-password-file <path>', 'file with its password, with --redis')
     .option('--ca-file <path>', 'PEM of the authority that signs the server, with --redis')
+    .option('--cert-file <path>', 'PEM client certificate, with --redis')
+    .option('--key-file <path>', 'PEM key of the client certificate, with --redis')
     .option('--prefix <name>', 'key prefix, with --redis (default: chaperone)')
 }
 
@@ -73,30 +86,38 @@ export async function askStore<T>(
   }
 }
 
-const onlyWithRedis = ['trustDomain', 'username', 'passwordFile', 'caFile', 'prefix'] as const
+/** What the configuration calls the same. */
+const accessOptions = [
+  'username',
+  'passwordFile',
+  'sentinelUsername',
+  'sentinelPasswordFile',
+  'caFile',
+  'certFile',
+  'keyFile',
+] as const
+const onlyWithRedis = ['trustDomain', ...accessOptions, 'prefix'] as const
 
 function kebab(key: string): string {
   return key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
 }
 
 function namedStore(url: string, options: StoreOptions): Store {
-  const { trustDomain, prefix = 'chaperone', username, passwordFile, caFile } = options
+  const { trustDomain, prefix = 'chaperone' } = options
   if (trustDomain === undefined) throw new StoreOptionsError('--redis needs --trust-domain')
   // Keys of a name that no sidecar can have: the record would reach nobody.
   expectValid(trustDomain, { schema: trustDomainSchema, option: '--trust-domain' })
   expectValid(prefix, { schema: name, option: '--prefix' })
   // The URL is not quoted: what is wrong with it may be a password.
-  if (!/^rediss?:\/\/[^@/?#]+(\/\d{1,4})?$/.test(url) || !URL.canParse(url)) {
-    throw new StoreOptionsError(
-      '--redis: Expected redis://host:port or rediss://host:port without user or password: use --username and --password-file',
-    )
-  }
-  const redis = {
-    url,
-    prefix,
-    ...(username !== undefined && { username }),
-    ...(passwordFile !== undefined && { passwordFile }),
-    ...(caFile !== undefined && { caFile }),
+  if (!parseRedisUrl(url)) throw new StoreOptionsError(`--redis: ${redisUrlExpected}`)
+  const access = Object.fromEntries(
+    accessOptions.flatMap((key) => (options[key] === undefined ? [] : [[key, options[key]]])),
+  )
+  const redis = { url, prefix, ...access }
+  const [contradiction] = findRedisContradictions(redis)
+  if (contradiction) {
+    const { key, message } = contradiction
+    throw new StoreOptionsError(`--${key === 'url' ? 'redis' : kebab(key)}: ${message}`)
   }
   return { trustDomain, redis, operators: undefined }
 }

@@ -1,7 +1,8 @@
 import { isIP } from 'node:net'
 import { nearestName } from './nearest-name.ts'
 import type { Finding, SettingPath } from './problem.ts'
-import type { Config } from './schema.ts'
+import { parseRedisUrl } from './redis-url.ts'
+import type { Config, RedisConfig } from './schema.ts'
 
 /** What no single setting can show: names that stand twice or point nowhere, and settings that contradict each other. */
 export function findContradictions(config: Config): readonly Finding[] {
@@ -15,6 +16,31 @@ export function findContradictions(config: Config): readonly Finding[] {
     ...checkUpstreams(config),
     ...checkRoutes(config),
   ]
+}
+
+/** The same for what names the store alone: the command line can name one too. */
+export function findRedisContradictions(
+  redis: RedisConfig,
+): readonly { readonly key: keyof RedisConfig; readonly message: string }[] {
+  const { url, caFile, certFile, keyFile } = redis
+  const target = parseRedisUrl(url)
+  if (!target) return [{ key: 'url', message: 'Expected ports from 1 to 65535' }]
+  const found: { readonly key: keyof RedisConfig; readonly message: string }[] = []
+  if (certFile !== undefined && keyFile === undefined) {
+    found.push({ key: 'certFile', message: 'Expected keyFile as well' })
+  }
+  if (keyFile !== undefined && certFile === undefined) {
+    found.push({ key: 'keyFile', message: 'Expected certFile as well' })
+  }
+  if (!target.tls && (caFile ?? certFile ?? keyFile) !== undefined) {
+    const message = 'Expected rediss instead of redis because caFile, certFile or keyFile is set'
+    found.push({ key: 'url', message })
+  }
+  for (const key of ['sentinelUsername', 'sentinelPasswordFile'] as const) {
+    if (target.kind === 'sentinel' || redis[key] === undefined) continue
+    found.push({ key, message: 'Expected a redis-sentinel or rediss-sentinel url with it' })
+  }
+  return found
 }
 
 function checkListen({ listen }: Config): readonly Finding[] {
@@ -95,21 +121,10 @@ function checkFreshness({ revocation }: Config): readonly Finding[] {
 
 function checkRedis({ revocation }: Config): readonly Finding[] {
   if (revocation.source !== 'redis') return []
-  const { url, caFile, certFile, keyFile } = revocation.redis
-  const found: Finding[] = []
-  if (certFile !== undefined && keyFile === undefined) {
-    found.push({ path: ['revocation', 'redis', 'certFile'], message: 'Expected keyFile as well' })
-  }
-  if (keyFile !== undefined && certFile === undefined) {
-    found.push({ path: ['revocation', 'redis', 'keyFile'], message: 'Expected certFile as well' })
-  }
-  if (url.startsWith('redis:') && (caFile ?? certFile ?? keyFile) !== undefined) {
-    found.push({
-      path: ['revocation', 'redis', 'url'],
-      message: 'Expected rediss: because caFile, certFile or keyFile is set',
-    })
-  }
-  return found
+  return findRedisContradictions(revocation.redis).map(({ key, message }) => ({
+    path: ['revocation', 'redis', key],
+    message,
+  }))
 }
 
 function checkUpstreams({ upstreams, mint }: Config): readonly Finding[] {

@@ -53,10 +53,13 @@ function resolveBundle(bundle: TrustBundleConfig, absolute: Absolute): TrustBund
 }
 
 function resolveRedis(redis: RedisConfig, absolute: Absolute): RedisConfig {
-  const { passwordFile, caFile, certFile, keyFile } = redis
+  const { passwordFile, sentinelPasswordFile, caFile, certFile, keyFile } = redis
   return {
     ...redis,
     ...(passwordFile !== undefined && { passwordFile: absolute(passwordFile) }),
+    ...(sentinelPasswordFile !== undefined && {
+      sentinelPasswordFile: absolute(sentinelPasswordFile),
+    }),
     ...(caFile !== undefined && { caFile: absolute(caFile) }),
     ...(certFile !== undefined && { certFile: absolute(certFile) }),
     ...(keyFile !== undefined && { keyFile: absolute(keyFile) }),

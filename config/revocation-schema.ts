@@ -1,5 +1,6 @@
 /** Where revocations come from, how fresh they must be, and who may lift them. */
 import * as v from 'valibot'
+import { redisUrlExpected, redisUrlPattern } from './redis-url.ts'
 import { describedText, duration, minute, name, second, text } from './setting.ts'
 
 export const operator = v.strictObject({
@@ -10,18 +11,12 @@ export const operator = v.strictObject({
 })
 
 const redis = v.strictObject({
-  url: v.pipe(
-    v.string(),
-    v.regex(
-      /^rediss?:\/\/[^@/?#]+(\/\d{1,4})?$/,
-      'Expected redis://host:port or rediss://host:port without user or password: use username and passwordFile',
-    ),
-  ),
+  url: v.pipe(v.string(), v.maxLength(4096), v.regex(redisUrlPattern, redisUrlExpected)),
   username: v.optional(text),
   passwordFile: v.optional(text),
-  caFile: v.optional(
-    describedText('PEM file of the authority that signs the server, for rediss:.'),
-  ),
+  sentinelUsername: v.optional(text),
+  sentinelPasswordFile: v.optional(text),
+  caFile: v.optional(describedText('PEM file of the authority that signs the server, for rediss.')),
   certFile: v.optional(text),
   keyFile: v.optional(text),
   /** Keys are `{<prefix>}:<trust domain>:...`. */

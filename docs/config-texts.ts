@@ -26,7 +26,7 @@ These are errors too, although each setting is right alone:
 - No bundle of the own \`trustDomain\`, or two of one domain.
 - Two approvers with one \`iss\`; a purpose of an approver that is not in \`grants.purposes\`.
 - A \`staleAfter...\` that is not more than twice \`syncInterval\`: one lost answer would refuse traffic.
-- \`certFile\` without \`keyFile\`, or the reverse; TLS files with a \`redis:\` URL.
+- \`certFile\` without \`keyFile\`, or the reverse; TLS files with a \`redis\` URL instead of \`rediss\`; \`sentinel...\` with a URL of another kind.
 - Two upstreams of one name, two routes of one prefix or host, a route to no upstream, a prefix \`/t\` or one below it.
 - A \`mint\` credential without the section \`mint\`.
 
@@ -43,7 +43,7 @@ began with. SIGHUP also applies an unchanged file again: use it after a change o
 | policy files, approver JWKS, \`upstreams[].caFile\` | after SIGHUP or another reload |
 | injected secrets, mint keys, \`grants.file\` | within 1s of use, without a reload |
 | trust bundle files | within about 1s, without a reload |
-| \`revocation.redis.passwordFile\` | at the next connection to Redis |
+| \`revocation.redis.passwordFile\`, \`revocation.redis.sentinelPasswordFile\` | at the next connection |
 `
 
 /** What a setting means whose schema says nothing of it. */
@@ -60,9 +60,12 @@ export const meanings: Readonly<Record<string, string>> = {
   'revocation.source':
     '`embedded` lives in the process alone: nobody outside can revoke, so it is for trials',
   'revocation.redis.url':
-    '`redis://host:port` or `rediss://host:port`, perhaps `/<database>`; no user or password',
+    '`redis://host:port`, `redis-sentinel://host:port,host:port/<master>` or `redis-cluster://host:port,host:port`; `rediss...` with TLS; the first two perhaps with `/<database>` at the end; no user or password',
   'revocation.redis.username': 'Redis ACL user',
   'revocation.redis.passwordFile': 'File with its password. Re-read for every connection',
+  'revocation.redis.sentinelUsername': 'ACL user of the Sentinels, with a `redis-sentinel` URL',
+  'revocation.redis.sentinelPasswordFile':
+    'File with its password. Re-read for every question to a Sentinel',
   'revocation.redis.certFile': 'PEM client certificate, with `keyFile`',
   'revocation.redis.keyFile': 'PEM key of the client certificate',
   'revocation.redis.prefix':

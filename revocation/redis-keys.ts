@@ -24,6 +24,8 @@ export interface RedisKeys {
   readonly revoked: string
   /** Hash subject -> `rid` that the last bare assertion became, and that `rid` -> 1 until a lift names it. */
   readonly absorbed: string
+  /** Never there: every sync deletes it, because only a master that takes writes lets it. */
+  readonly probe: string
   /** Sorted set of tasks by the time of their `put()`. */
   readonly grants: string
   /** String: the compact JWS of the task's grant. */
@@ -49,6 +51,7 @@ export function redisKeys({ redis, trustDomain }: RedisScope): RedisKeys {
     acks: `${base}:acks`,
     revoked: `${base}:revoked`,
     absorbed: `${base}:absorbed`,
+    probe: `${base}:probe`,
     grants: `${base}:grants`,
     grant: (txn) => `${base}:grant:${txn}`,
   }

@@ -22,8 +22,9 @@ export interface LogEntry {
 }
 
 /**
- * Reads head, time, the bare set, and the log after a position, at most 1000 entries, in one transaction. Rejects when the store does
- * not answer or something in it cannot be read: what cannot be read cannot be enforced, so it must not count as known.
+ * Reads head, time, the bare set, and the log after a position, at most 1000 entries, in one transaction with a write that
+ * changes nothing: a replica, and a master that is cut off from its replicas, refuse it and the rest with it. Rejects
+ * also when something cannot be read: what cannot be read cannot be enforced, so it must not count as known.
  */
 export async function readLog(
   redis: Redis,
@@ -36,6 +37,7 @@ export async function readLog(
     .xrange(keys.log, `${after.n + 1}-0`, '+', 'COUNT', pageEntries)
     .time()
     .srandmember(keys.revoked, maxBare)
+    .del(keys.probe)
     .exec()
   const read = v.safeParse(pageSchema, replies)
   if (!read.success) throw unreadable('the log')
@@ -97,6 +99,7 @@ const pageSchema = v.tuple([
     v.tuple([v.union([v.string(), v.number()]), v.union([v.string(), v.number()])]),
   ]),
   v.tuple([noError, v.array(v.string())]),
+  v.tuple([noError, v.number()]),
 ])
 
 function toPosition(head: string | null): Position {

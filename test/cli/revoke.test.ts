@@ -127,7 +127,7 @@ describe('chaperone revoke', () => {
     const store = ['--redis', url, '--trust-domain', names.trustDomain]
     const { code, stdout, stderr } = await runCli(['revoke', 'task:T-9', '-r', 'x', ...store])
     expect(code).toBe(64)
-    expect(stderr).toContain('without user or password: use --username and --password-file')
+    expect(stderr).toContain('without user or password: use username and passwordFile')
     expect(stdout + stderr).not.toContain('hunter2')
   })
 

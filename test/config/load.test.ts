@@ -233,7 +233,7 @@ describe('parseConfig()', () => {
     [
       'url: rediss:',
       'url: redis:',
-      'revocation.redis.url: Expected rediss: because caFile, certFile or keyFile is set',
+      'revocation.redis.url: Expected rediss instead of redis because caFile, certFile or keyFile is set',
     ],
     [
       'username: chaperone',

@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -24,20 +24,48 @@ export interface RedisProcess extends AsyncDisposable {
   restart(): Promise<void>
 }
 
+export interface RedisProcessOptions {
+  /** Of a configuration file that the server may write to, as a Sentinel does. */
+  readonly configuration?: string
+  /** What `redis-cli` needs to get in. */
+  readonly cliArgs?: readonly string[]
+  /** Over TLS alone: the port of `url` takes no plain connection. */
+  readonly tls?: boolean
+}
+
 /** Starts the program of `REDIS_SERVER` (default `redis-server`) on a free port of 127.0.0.1. */
-export async function startRedis(args: readonly string[] = []): Promise<RedisProcess> {
+export async function startRedis(
+  args: readonly string[] = [],
+  options: RedisProcessOptions = {},
+): Promise<RedisProcess> {
+  const { configuration, cliArgs = [], tls = false } = options
   const directory = await mkdtemp(join(tmpdir(), 'chaperone-redis-'))
   const port = await freePort()
   const cli = async (...command: readonly string[]): Promise<string> => {
-    const { stdout } = await run('redis-cli', ['-p', String(port), ...command], { timeout: 5_000 })
+    const { stdout } = await run('redis-cli', ['-p', String(port), ...cliArgs, ...command], {
+      timeout: 5_000,
+    })
     return stdout.trim()
   }
   const start = async (): Promise<ChildProcess> => {
     const program = process.env['REDIS_SERVER'] ?? 'redis-server'
-    const settings = ['--port', String(port), '--bind', '127.0.0.1', '--dir', directory]
-    const server = spawn(program, [...settings, '--save', '', '--appendonly', 'no', ...args], {
-      stdio: 'ignore',
-    })
+    const file = join(directory, 'redis.conf')
+    if (configuration !== undefined) await writeFile(file, configuration)
+    const ports = tls ? ['--port', '0', '--tls-port', String(port)] : ['--port', String(port)]
+    const settings = [...ports, '--bind', '127.0.0.1', '--dir', directory]
+    const server = spawn(
+      program,
+      [
+        ...(configuration === undefined ? [] : [file]),
+        ...settings,
+        '--save',
+        '',
+        '--appendonly',
+        'no',
+        ...args,
+      ],
+      { stdio: 'ignore' },
+    )
     await answering(cli)
     return server
   }
@@ -49,7 +77,7 @@ export async function startRedis(args: readonly string[] = []): Promise<RedisPro
     await exited
   }
   return {
-    url: `redis://127.0.0.1:${port}`,
+    url: `${tls ? 'rediss' : 'redis'}://127.0.0.1:${port}`,
     port,
     cli,
     kill,
@@ -66,7 +94,7 @@ export async function startRedis(args: readonly string[] = []): Promise<RedisPro
   }
 }
 
-async function freePort(): Promise<number> {
+export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const address = server.address()
