@@ -1,0 +1,95 @@
+import { freePort, startRedis, type RedisProcess } from './redis.ts'
+import { untilTrue } from './until-true.ts'
+
+/** Three masters with a replica each. */
+export interface RedisCluster extends AsyncDisposable {
+  /** `redis-cluster://...` of three nodes. */
+  readonly url: string
+  readonly nodes: readonly RedisProcess[]
+  /** The master of the slot of this key, as any node but the ones left out has it. */
+  ownerOf(key: string, options?: { readonly except?: readonly RedisProcess[] }): Promise<RedisProcess>
+  /** Nodes that follow this one. */
+  replicasOf(node: RedisProcess): Promise<readonly RedisProcess[]>
+}
+
+export const clusterNodeTimeoutMs = 1_500
+const slots = 16_384
+const shards = 3
+
+export async function startRedisCluster(): Promise<RedisCluster> {
+  await using stack = new AsyncDisposableStack()
+  const nodes = await Promise.all(Array.from({ length: shards * 2 }, startNode))
+  for (const { server } of nodes) stack.use(server)
+  const [first] = nodes
+  if (!first) throw new Error('No node')
+  const masters = nodes.slice(0, shards)
+  const perShard = Math.ceil(slots / shards)
+  for (const [index, { server }] of masters.entries()) {
+    const from = index * perShard
+    const to = Math.min(from + perShard, slots) - 1
+    await server.cli('CLUSTER', 'ADDSLOTSRANGE', String(from), String(to))
+    await server.cli('CLUSTER', 'SET-CONFIG-EPOCH', String(index + 1))
+  }
+  for (const { server, busPort } of nodes.slice(1)) {
+    await first.server.cli('CLUSTER', 'MEET', '127.0.0.1', String(server.port), String(busPort))
+  }
+  const says = async ({ server }: ClusterNode, text: string): Promise<boolean> =>
+    (await server.cli('CLUSTER', 'INFO')).includes(text)
+  await untilTrue(
+    async () =>
+      (await Promise.all(nodes.map((node) => says(node, `known_nodes:${nodes.length}`)))).every(
+        Boolean,
+      ),
+    'every node knows every other',
+  )
+  for (const [index, { server }] of masters.entries()) {
+    const id = await server.cli('CLUSTER', 'MYID')
+    await nodes[shards + index]?.server.cli('CLUSTER', 'REPLICATE', id)
+  }
+  await untilTrue(async () => {
+    const ready = nodes.map((node) => says(node, 'cluster_state:ok'))
+    const linked = masters.map(async ({ server }) =>
+      (await server.cli('INFO', 'replication')).includes('state=online'),
+    )
+    return (await Promise.all([...ready, ...linked])).every(Boolean)
+  }, 'the cluster is up and its replicas follow')
+  const servers = nodes.map(({ server }) => server)
+  const owned = stack.move()
+  return {
+    url: `redis-cluster://${masters.map(({ server }) => `127.0.0.1:${server.port}`).join(',')}`,
+    nodes: servers,
+    async ownerOf(key, { except = [] } = {}) {
+      const asked = servers.find((server) => !except.includes(server))
+      const slot = Number(await asked?.cli('CLUSTER', 'KEYSLOT', key))
+      const shard = Math.floor(slot / perShard)
+      const table = (await asked?.cli('CLUSTER', 'NODES'))?.split('\n') ?? []
+      const row = table.find((line) => line.includes(` ${shard * perShard}-`))
+      const port = Number(/^\S+ [^ ]*?:(\d+)@/.exec(row ?? '')?.[1])
+      const found = servers.find((server) => server.port === port)
+      if (!found) throw new Error(`No owner of slot ${slot}`)
+      return found
+    },
+    async replicasOf(node) {
+      const info = await node.cli('INFO', 'replication')
+      const ports = [...info.matchAll(/port=(\d+)/g)].map(([, port]) => Number(port))
+      return servers.filter(({ port }) => ports.includes(port))
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  }
+}
+
+interface ClusterNode {
+  readonly server: RedisProcess
+  readonly busPort: number
+}
+
+async function startNode(): Promise<ClusterNode> {
+  const busPort = await freePort()
+  const server = await startRedis([
+    ...['--cluster-enabled', 'yes', '--cluster-port', String(busPort)],
+    ...['--cluster-node-timeout', String(clusterNodeTimeoutMs)],
+    ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
+    ...['--repl-ping-replica-period', '1'],
+  ])
+  return { server, busPort }
+}
