@@ -1,5 +1,7 @@
+import type { Durability } from '../revocation/durability.ts'
 import type { Enforcement, Unconfirmed } from '../revocation/enforcement.ts'
 import type { Committed, RevocationDraft } from '../revocation/feed.ts'
+import { durableJson } from './durability-report.ts'
 import { printable } from './printable.ts'
 
 interface Recorded {
@@ -16,8 +18,12 @@ export function recordedLine({ draft, committed }: Recorded): string {
 export function recordedJson({
   draft,
   committed,
+  durability,
   enforcement,
-}: Recorded & { readonly enforcement?: Enforcement }): readonly string[] {
+}: Recorded & {
+  readonly durability: Durability
+  readonly enforcement: Enforcement | undefined
+}): readonly string[] {
   const { rid, op, subject } = draft
   const recorded = {
     rid,
@@ -25,6 +31,7 @@ export function recordedJson({
     subject,
     epoch: committed.epoch,
     recorded_at: instant(committed.atMs),
+    durable: durableJson(durability),
   }
   if (!enforcement) return [JSON.stringify(recorded)]
   const { confirmed, unconfirmed } = enforcement

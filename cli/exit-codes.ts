@@ -7,7 +7,7 @@ export const exitCodes = {
   fault: 2,
   /** The configuration cannot be used. */
   badConfig: 3,
-  /** It is recorded, but not every sidecar has confirmed that it enforces it. */
+  /** It is recorded, but not every sidecar has confirmed that it enforces it, or fewer replicas than asked have it. */
   unconfirmed: 4,
   /** A drill measured more than its budget allows. */
   overBudget: 5,

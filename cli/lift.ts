@@ -6,6 +6,7 @@ import type { Revocation } from '../policy/types.ts'
 import { liftVerifier } from '../proxy/lift-verifier.ts'
 import { systemClock } from '../proxy/system-clock.ts'
 import { createRedisCommitter } from '../revocation/redis-committer.ts'
+import { durableJson, durableLine, durableOption, isDurable } from './durability-report.ts'
 import { exitCodes } from './exit-codes.ts'
 import { printable } from './printable.ts'
 import { readPrivateKey, signClaims } from './private-key.ts'
@@ -22,6 +23,7 @@ interface LiftOptions extends StoreOptions {
   readonly key: string
   readonly reason: string
   readonly operator?: string
+  readonly durable: number
   readonly json: boolean
 }
 
@@ -49,6 +51,7 @@ function addLiftOptions(command: Command): Command {
       .requiredOption('-k, --key <path>', 'private JWK of an operator of the configuration')
       .requiredOption('-r, --reason <text>', 'why: stands in the lift', reason)
       .option('--operator <name>', 'whose key it is (default: the only one of the configuration)')
+      .addOption(durableOption())
       .option('--json', 'print JSON', false),
   )
 }
@@ -94,27 +97,48 @@ async function commitLifts(records: readonly Revocation[], request: Request): Pr
     lifts.push(await sign(records.slice(start, start + maxLifted), request))
   }
   await using committer = createRedisCommitter({ ...store, clock: systemClock })
+  let code: number = exitCodes.ok
   for (const lift of lifts) {
     const { epoch, atMs } = await askStore(store.redis, () => committer.commitLift(lift), {
       advice: 'Nothing is confirmed. Repeat it: a lift that is there already changes nothing.',
     })
     const at = new Date(atMs).toISOString()
-    if (options.json) {
-      const { rid, lifts: rids, by } = lift
-      process.stdout.write(`${JSON.stringify({ rid, lifts: rids, by, epoch, recorded_at: at })}\n`)
-      continue
-    }
-    for (const { rid, op, subject, reason: why, by } of records) {
-      if (!lift.lifts.includes(rid)) continue
-      process.stdout.write(
-        `lifted  ${op} ${subject} "${printable(why)}" by ${printable(by)}  ${printable(rid)}\n`,
-      )
-    }
-    process.stdout.write(
-      `recorded at ${at}, lift ${lift.rid} by ${printable(lift.by)}, position ${epoch}\n`,
+    if (!options.json) print(liftedLines(lift, { records, epoch, at }))
+    const durability = await committer.durability({ atLeast: options.durable })
+    if (!isDurable(durability, options.durable)) code = exitCodes.unconfirmed
+    const { rid, lifts: rids, by } = lift
+    const durable = durableJson(durability)
+    print(
+      options.json
+        ? [JSON.stringify({ rid, lifts: rids, by, epoch, recorded_at: at, durable })]
+        : [durableLine(durability, options.durable)],
     )
   }
-  return exitCodes.ok
+  return code
+}
+
+function liftedLines(
+  { rid, lifts, by: operator }: Lift,
+  recorded: {
+    readonly records: readonly Revocation[]
+    readonly epoch: string
+    readonly at: string
+  },
+): readonly string[] {
+  const { records, epoch, at } = recorded
+  return [
+    ...records
+      .filter((record) => lifts.includes(record.rid))
+      .map(
+        ({ rid: lifted, op, subject, reason: why, by }) =>
+          `lifted  ${op} ${subject} "${printable(why)}" by ${printable(by)}  ${printable(lifted)}`,
+      ),
+    `recorded at ${at}, lift ${rid} by ${printable(operator)}, position ${epoch}`,
+  ]
+}
+
+function print(lines: readonly string[]): void {
+  process.stdout.write(`${lines.join('\n')}\n`)
 }
 
 /** Signs, and reads the signature back as a sidecar would: a lift that none accepts is not worth recording. */

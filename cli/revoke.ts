@@ -8,8 +8,9 @@ import type { RevocationOp } from '../policy/types.ts'
 import { awaitEnforcement, type AwaitOptions, type Enforcement } from '../revocation/enforcement.ts'
 import type { Committed, RevocationDraft } from '../revocation/feed.ts'
 import { createPresenceReader } from '../revocation/presence-reader.ts'
-import { createRedisCommitter } from '../revocation/redis-committer.ts'
+import { createRedisCommitter, type RedisCommitter } from '../revocation/redis-committer.ts'
 import { showBlastRadius } from './blast-radius.ts'
+import { durableLine, durableOption, isDurable } from './durability-report.ts'
 import { enforcementLines, isConfirmed, recordedJson, recordedLine } from './enforcement-report.ts'
 import { exitCodes } from './exit-codes.ts'
 import { reason } from './reason-option.ts'
@@ -28,6 +29,7 @@ interface RevokeOptions extends StoreOptions {
   readonly expires: number
   readonly rid?: string
   readonly wait: number
+  readonly durable: number
   readonly dryRun: boolean
   readonly yes: boolean
   readonly json: boolean
@@ -82,6 +84,7 @@ export function registerRevoke(program: Command): void {
           .default(3_000, '3s')
           .argParser(duration),
       )
+      .addOption(durableOption())
       .option('--dry-run', 'record nothing: show what it would cover', false)
       .option('--json', 'print JSON', false)
     addStoreOptions(command).action(
@@ -117,24 +120,28 @@ async function revoke(op: RevocationOp, { first, second, options }: Request): Pr
     by: options.by,
     expiresAtMs: options.expires === 0 ? 0 : systemClock.now() + options.expires,
   }
+  await using committer = createRedisCommitter({ ...store, clock: systemClock })
   const committedFromMs = systemClock.monotonic()
-  const committed = await commit(store, draft)
-  const recorded = { draft, committed, json: options.json }
-  if (options.wait === 0) {
-    print(options.json ? recordedJson(recorded) : [recordedLine(recorded), unawaited])
-    return exitCodes.ok
-  }
+  const committed = await commit(committer, { store, draft })
+  const recorded = { draft, committed }
   // What is recorded is said at once: an operator who breaks off the wait must know it.
   if (!options.json) print([recordedLine(recorded)])
   const { rid } = draft
-  const { wait: waitMs } = options
-  const enforcement = await confirmations(store, { rid, committed, committedFromMs, waitMs })
+  const { wait: waitMs, durable } = options
+  const [durability, enforcement] = await Promise.all([
+    committer.durability({ atLeast: durable }),
+    waitMs === 0 ? undefined : confirmations(store, { rid, committed, committedFromMs, waitMs }),
+  ])
   print(
     options.json
-      ? recordedJson({ ...recorded, enforcement })
-      : enforcementLines(enforcement, committed.atMs),
+      ? recordedJson({ ...recorded, durability, enforcement })
+      : [
+          durableLine(durability, durable),
+          ...(enforcement ? enforcementLines(enforcement, committed.atMs) : [unawaited]),
+        ],
   )
-  return isConfirmed(enforcement) ? exitCodes.ok : exitCodes.unconfirmed
+  const confirmed = enforcement === undefined || isConfirmed(enforcement)
+  return confirmed && isDurable(durability, durable) ? exitCodes.ok : exitCodes.unconfirmed
 }
 
 const unawaited =
@@ -155,8 +162,10 @@ function print(lines: readonly string[]): void {
   process.stdout.write(`${lines.join('\n')}\n`)
 }
 
-async function commit(store: Store, draft: RevocationDraft): Promise<Committed> {
-  await using committer = createRedisCommitter({ ...store, clock: systemClock })
+async function commit(
+  committer: RedisCommitter,
+  { store, draft }: { readonly store: Store; readonly draft: RevocationDraft },
+): Promise<Committed> {
   // After a fault it may or may not have been recorded.
   return await askStore(store.redis, () => committer.commit(draft), {
     advice: `Nothing is confirmed. Repeat it with --rid ${draft.rid}: it is recorded once.`,

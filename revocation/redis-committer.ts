@@ -1,7 +1,8 @@
 import type { Redis } from 'ioredis'
 import type { RedisConfig } from '../config/schema.ts'
 import type { Clock, Revocation } from '../policy/types.ts'
-import type { RevocationCommitter } from './feed.ts'
+import { awaitDurability, type Durability } from './durability.ts'
+import type { Committed, RevocationCommitter } from './feed.ts'
 import type { VerifyLift } from './lift-gate.ts'
 import { openRedis, untilReady } from './redis-connection.ts'
 import { redisKeys, type RedisKeys } from './redis-keys.ts'
@@ -11,6 +12,8 @@ import { parseEnvelope, RevocationStoreError } from './revocation-record.ts'
 export interface RedisCommitter extends RevocationCommitter, AsyncDisposable {
   /** Committed records that are neither lifted nor expired, newest first, at most `limit` and at most 10,000. */
   list(limit: number): Promise<readonly Revocation[]>
+  /** How safe in the store is what was committed here last. Waits at most two seconds and never rejects. */
+  durability(options: { readonly atLeast: number }): Promise<Durability>
 }
 
 /**
@@ -29,9 +32,22 @@ export function createRedisCommitter(options: {
   // Every fault rejects the command that it hits; without a listener it would be printed too.
   redis.on('error', () => undefined)
   const scripts = redisScripts(redis, keys)
+  let connection = 0
+  redis.on('close', () => void connection++)
+  let committedOn: number | undefined
+  const commit = async (write: () => Promise<Committed>): Promise<Committed> => {
+    const committed = await attempt(redis, write)
+    committedOn = connection
+    return committed
+  }
   return {
-    commit: (draft) => attempt(redis, () => scripts.commit(draft)),
-    commitLift: (lift) => attempt(redis, () => scripts.commitLift(lift)),
+    commit: (draft) => commit(() => scripts.commit(draft)),
+    commitLift: (lift) => commit(() => scripts.commitLift(lift)),
+    // Another connection may lead to a master that never had the record, and all its replicas with it.
+    durability: async (wanted) =>
+      committedOn === connection
+        ? awaitDurability(redis, wanted)
+        : { kind: 'unknown', why: 'the connection ended' },
     list: (limit) => attempt(redis, () => list(redis, { ...options, keys, limit })),
     async [Symbol.asyncDispose]() {
       redis.disconnect()

@@ -140,7 +140,7 @@ describe('chaperone revoke', () => {
     const { code, stdout, stderr } = revoked
     expect({ code, stdout }).toEqual({ code: 2, stdout: '' })
     expect(stderr).toBe(
-      'chaperone: redis://127.0.0.1:1: Redis did not answer within 5000 ms\n' +
+      'chaperone: redis://127.0.0.1:1: Redis did not answer within 5000 ms: connect ECONNREFUSED 127.0.0.1:1\n' +
         'Nothing is confirmed. Repeat it with --rid r-9: it is recorded once.\n',
     )
     expect(listed.code).toBe(2)
