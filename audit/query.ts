@@ -14,7 +14,7 @@ export function fitsQuery(record: ReadRecord, query: AuditQuery): boolean {
   const ms = Date.parse(record.ts)
   if (query.sinceMs !== undefined && ms < query.sinceMs) return false
   if (query.untilMs !== undefined && ms >= query.untilMs) return false
-  const facts = factsOf(record)
+  const facts = factsOf(record, query.rid)
   return names.every((name) => query[name] === undefined || query[name] === facts[name])
 }
 
@@ -28,7 +28,8 @@ const names = ['txn', 'agent', 'rid', 'code'] as const
 
 type Facts = { readonly [name in (typeof names)[number]]?: string | null | undefined }
 
-function factsOf(record: ReadRecord): Facts {
+/** A lift belongs to each record that it names. */
+function factsOf(record: ReadRecord, asked: string | undefined): Facts {
   if (record.type === 'decision') {
     const { rid, code } = record.decision
     return { txn: record.task?.txn, agent: record.agent?.spiffe_id, rid, code }
@@ -36,6 +37,8 @@ function factsOf(record: ReadRecord): Facts {
   if (record.type === 'outcome') {
     return { txn: record.txn, rid: record.cut?.rid, code: record.cut?.code }
   }
+  if (record.type === 'lift')
+    return { rid: record.lifts.find((rid) => rid === asked) ?? record.rid }
   return record.type === 'revocation' ? { rid: record.rid, ...subjectFacts(record.subject) } : {}
 }
 
@@ -57,6 +60,8 @@ function wordsOf(record: ReadRecord): readonly string[] {
     }
     case 'revocation':
       return [`${record.op} ${record.subject}`, record.rid, `by ${record.by}`, record.reason]
+    case 'lift':
+      return [`lift ${record.lifts.join(', ')}`, record.rid, `by ${record.by}`, record.reason]
     case 'checkpoint':
       return [`up to ${record.checkpoint.seq}`]
     case 'start':

@@ -36,6 +36,7 @@ const decision = v.object({
     method: v.string(),
     path: v.string(),
     mcp: v.optional(v.object({ tool: v.optional(v.string()) })),
+    args_sha256: v.optional(v.string()),
     retry_count: v.optional(v.number()),
   }),
   decision: v.object({
@@ -59,6 +60,8 @@ const outcome = v.object({
       rid: v.optional(v.string()),
       how: v.string(),
       after_ms: v.number(),
+      last_up_ms: v.optional(v.number()),
+      last_down_ms: v.optional(v.number()),
     }),
   ),
 })
@@ -73,7 +76,19 @@ const revocation = v.object({
   by: v.string(),
   recorded_at: v.pipe(v.string(), v.isoTimestamp()),
   expires_at: v.optional(v.pipe(v.string(), v.isoTimestamp())),
+  revocation_epoch: v.string(),
+  recorded_epoch: v.optional(v.number()),
   exchanges_cut: v.number(),
+})
+
+const lift = v.object({
+  ...envelope,
+  type: v.literal('lift'),
+  rid: v.string(),
+  lifts: v.array(v.string()),
+  reason: v.string(),
+  by: v.string(),
+  signed_at: v.optional(v.pipe(v.string(), v.isoTimestamp())),
 })
 
 const lifecycle = v.object({
@@ -92,10 +107,11 @@ const checkpoint = v.object({
   }),
 })
 
-const record = v.union([decision, outcome, revocation, lifecycle, checkpoint])
+const record = v.union([decision, outcome, revocation, lift, lifecycle, checkpoint])
 
 export type ReadRecord = v.InferOutput<typeof record>
 export type ReadDecision = v.InferOutput<typeof decision>
 export type ReadOutcome = v.InferOutput<typeof outcome>
 export type ReadRevocation = v.InferOutput<typeof revocation>
+export type ReadLift = v.InferOutput<typeof lift>
 export type ReadCheckpoint = v.InferOutput<typeof checkpoint>

@@ -6,6 +6,7 @@ export type AuditEvent =
   | DecisionEvent
   | OutcomeEvent
   | RevocationEvent
+  | LiftEvent
   | LifecycleEvent
   | CheckpointEvent
 
@@ -41,7 +42,7 @@ export interface DecisionEvent {
     }
     /** SHA-256 of the inspected body, hex; only for inspected bodies. */
     readonly args_sha256?: string
-    /** From the client: how often its SDK retried by itself (x-stainless-retry-count), if it says. */
+    /** From the client: how often its SDK retried by itself, if it says. */
     readonly retry_count?: number
   }
   readonly decision: {
@@ -81,6 +82,9 @@ export interface OutcomeEvent {
     readonly how: 'final-message' | 'close-1008' | 'denied' | 'reset'
     /** Record in force in this sidecar -> client side closed. */
     readonly after_ms: number
+    /** Record in force in this sidecar -> last body byte handed on, each way; negative: before. */
+    readonly last_up_ms?: number
+    readonly last_down_ms?: number
   }
   readonly error?: string
 }
@@ -97,7 +101,23 @@ export interface RevocationEvent {
   /** When it ends by itself; absent: never. */
   readonly expires_at?: string
   readonly revocation_epoch: string
+  /** Place of the record in the revocation log; absent: only a bare message has told of it. */
+  readonly recorded_epoch?: number
   readonly exchanges_cut: number
+}
+
+/** Written when a signed lift counts in this sidecar: from here on the records that it names refuse nothing. */
+export interface LiftEvent {
+  readonly type: 'lift'
+  readonly rid: string
+  /** The revocations that it ends. */
+  readonly lifts: readonly string[]
+  readonly reason: string
+  /** The operator that signed it. */
+  readonly by: string
+  /** On the clock of the operator; absent when it is no date. */
+  readonly signed_at?: string
+  readonly revocation_epoch: string
 }
 
 export interface LifecycleEvent {

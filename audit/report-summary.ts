@@ -1,5 +1,6 @@
 import type { ReadDecision } from './read-record.ts'
 import type { FileFacts, Process } from './report.ts'
+import { gapsOf, type Gap } from './report-gaps.ts'
 
 /** The closed account of one revocation: a public contract, printed by `chaperone audit report --json`. */
 export interface RevocationReport {
@@ -10,19 +11,27 @@ export interface RevocationReport {
   readonly by: string
   /** On the clock of the store. */
   readonly recorded_at: string
+  /** Its place in the revocation log; absent: only bare messages told of it. */
+  readonly recorded_epoch?: number
   readonly expires_at?: string
+  /** Where an operator's lift ended it, in the order of time. */
+  readonly lifted: readonly Lifted[]
   /** `clean`: nothing acted and nothing is missing. `acted`: see `acted`. `open`: see `gaps`. */
   readonly verdict: 'clean' | 'acted' | 'open'
   readonly sidecars: readonly InForce[]
   readonly cut: readonly CutSummary[]
   readonly bytes_up: number
   readonly bytes_down: number
+  /** The latest body byte that a cut exchange handed on, milliseconds from the record in force; negative: before it. */
+  readonly last_byte: { readonly up_ms: number | null; readonly down_ms: number | null }
   readonly first_refusal:
     | (Place & { readonly decision_id: string; readonly after_ms: number })
     | null
   readonly attempts: {
-    /** New decisions of the agent, all refused. */
+    /** New decisions of the agent as far as the client says, all refused. */
     readonly decisions: number
+    /** How many of those were the same operation again within two seconds: perhaps a client that repeats by itself. */
+    readonly repeated: number
     /** What a client library says that it repeated by itself. */
     readonly automatic_retries: number
     readonly by_retry_count: Readonly<Record<string, number>>
@@ -38,11 +47,24 @@ interface Place {
 }
 
 export interface InForce extends Place {
+  readonly at: string
+  /** Position of the revocation log in this sidecar then. */
+  readonly epoch: string
   /** Recorded in the store -> in force here, over two clocks. */
   readonly after_ms: number
   readonly exchanges_cut: number
   /** The last record of this process. */
   readonly until: string
+}
+
+export interface Lifted extends Place {
+  readonly at: string
+  /** Id of the lift. */
+  readonly rid: string
+  /** The operator that signed it. */
+  readonly by: string
+  readonly reason: string
+  readonly signed_at: string | null
 }
 
 export interface CutSummary {
@@ -62,41 +84,21 @@ export interface Acted extends Place {
   readonly path: string
 }
 
-export interface Gap {
-  readonly file: string
-  readonly kind: GapKind
-  readonly detail: string
-  /** It leaves the account open; otherwise it is only named. */
-  readonly open: boolean
-}
-
-export type GapKind =
-  | 'chain'
-  | 'torn'
-  | 'unread'
-  | 'restart'
-  | 'not-in-force'
-  | 'silence'
-  | 'missing-outcome'
-  | 'outlived'
-
 interface Facts {
   readonly processes: readonly Process[]
   readonly files: readonly FileFacts[]
+  readonly acknowledged: readonly string[]
 }
 
 /** Undefined when no process had the revocation in force. */
-export function summarize(rid: string, { processes, files }: Facts): RevocationReport | undefined {
-  const enforcing = processes.filter((process) => process.inForce)
+export function summarize(rid: string, facts: Facts): RevocationReport | undefined {
+  const enforcing = facts.processes.filter((process) => process.inForce)
   const record = enforcing[0]?.inForce?.record
   if (!record) return undefined
-  const gaps = [
-    ...files.flatMap(fileGaps),
-    ...processes.flatMap((process) => processGaps(process, record)),
-  ]
+  const gaps = gapsOf(record, facts)
   const acted = enforcing.flatMap((process) => process.acted.map((one) => actedOf(process, one)))
   const actedCount = sum(enforcing, ({ actedCount: count }) => count)
-  const { op, subject, reason, by, recorded_at, expires_at } = record
+  const { op, subject, reason, by, recorded_at, recorded_epoch, expires_at } = record
   return {
     rid,
     op,
@@ -104,12 +106,17 @@ export function summarize(rid: string, { processes, files }: Facts): RevocationR
     reason,
     by,
     recorded_at,
+    ...(recorded_epoch !== undefined && { recorded_epoch }),
     ...(expires_at !== undefined && { expires_at }),
+    lifted: facts.processes
+      .flatMap(liftedOf)
+      .toSorted((a, b) => Date.parse(a.at) - Date.parse(b.at)),
     verdict: actedCount > 0 ? 'acted' : gaps.some(({ open }) => open) ? 'open' : 'clean',
     sidecars: enforcing.flatMap(inForceOf),
     cut: cutSummaries(enforcing),
     bytes_up: sum(enforcing, ({ bytesUp }) => bytesUp),
     bytes_down: sum(enforcing, ({ bytesDown }) => bytesDown),
+    last_byte: lastByte(enforcing),
     first_refusal: firstRefusal(enforcing),
     attempts: attempts(enforcing),
     acted_count: actedCount,
@@ -120,9 +127,28 @@ export function summarize(rid: string, { processes, files }: Facts): RevocationR
 
 function inForceOf({ file, instance, inForce, exchangesCut, lastTs }: Process): readonly InForce[] {
   if (!inForce) return []
-  const { ts, recorded_at: recordedAt } = inForce.record
-  const after_ms = Date.parse(ts) - Date.parse(recordedAt)
-  return [{ file, instance, after_ms, exchanges_cut: exchangesCut, until: lastTs }]
+  const { ts: at, recorded_at: recordedAt, revocation_epoch: epoch } = inForce.record
+  const after_ms = Date.parse(at) - Date.parse(recordedAt)
+  return [{ file, instance, at, epoch, after_ms, exchanges_cut: exchangesCut, until: lastTs }]
+}
+
+function liftedOf({ file, instance, lift }: Process): readonly Lifted[] {
+  if (!lift) return []
+  const { ts: at, rid, by, reason, signed_at = null } = lift.record
+  return [{ file, instance, at, rid, by, reason, signed_at }]
+}
+
+function lastByte(processes: readonly Process[]): RevocationReport['last_byte'] {
+  const cuts = processes.flatMap((process) => process.cuts)
+  return {
+    up_ms: latest(cuts.map(({ last_up_ms: ms }) => ms)),
+    down_ms: latest(cuts.map(({ last_down_ms: ms }) => ms)),
+  }
+}
+
+function latest(times: readonly (number | undefined)[]): number | null {
+  const known = times.filter((time) => time !== undefined)
+  return known.length === 0 ? null : Math.max(...known)
 }
 
 function cutSummaries(processes: readonly Process[]): readonly CutSummary[] {
@@ -154,6 +180,7 @@ function attempts(processes: readonly Process[]): RevocationReport['attempts'] {
   const ordered = [...counts].toSorted(([a], [b]) => a - b)
   return {
     decisions: counts.get(0) ?? 0,
+    repeated: sum(processes, ({ repeated }) => repeated),
     automatic_retries: sum(ordered, ([retry, count]) => (retry > 0 ? count : 0)),
     by_retry_count: Object.fromEntries(ordered),
   }
@@ -173,73 +200,6 @@ function actedOf({ file, instance }: Process, decision: ReadDecision): Acted {
     method: request.method,
     path: request.path,
   }
-}
-
-function fileGaps({ file, chain, unread }: FileFacts): readonly Gap[] {
-  const gap = (kind: GapKind, detail: string, open: boolean): Gap => ({ file, kind, detail, open })
-  return [
-    ...(chain.bad ? [gap('chain', `line ${chain.bad.line}: ${chain.bad.fault}`, true)] : []),
-    ...chain.torn.map((line) => gap('torn', `line ${line}: a write ended early`, false)),
-    ...(unread > 0 ? [gap('unread', `${unread} records are not of this version`, true)] : []),
-  ]
-}
-
-function processGaps(
-  process: Process,
-  record: { readonly recorded_at: string; readonly expires_at?: string | undefined },
-): readonly Gap[] {
-  const { file, instance, inForce, exchangesCut, cuts } = process
-  const gap = (kind: GapKind, detail: string, open: boolean): Gap => ({
-    file,
-    kind,
-    detail: `sidecar ${instance}: ${detail}`,
-    open,
-  })
-  const missing = inForce ? exchangesCut - cuts.length : 0
-  return [
-    ...(isRestartAfter(process, record) ? [gap('restart', restartText(process), false)] : []),
-    ...(isUnenforced(process, record) ? [gap('not-in-force', unenforcedText(process), true)] : []),
-    ...process.silencesMs.map((ms) =>
-      gap('silence', `no heartbeat for ${Math.round(ms / 1000)} s`, true),
-    ),
-    ...(missing > 0
-      ? [gap('missing-outcome', `${missing} cut exchanges have no outcome`, true)]
-      : []),
-    ...process.outlived.map(({ decision_id }) =>
-      gap('outlived', `decision ${decision_id} was allowed before and not cut`, true),
-    ),
-  ]
-}
-
-function isRestartAfter(
-  { isRestart, firstTs }: Process,
-  { recorded_at }: { readonly recorded_at: string },
-): boolean {
-  return isRestart && Date.parse(firstTs) >= Date.parse(recorded_at)
-}
-
-function restartText({ firstTs, afterCrash }: Process): string {
-  return `began at ${firstTs}${afterCrash ? ' and the one before had not stopped' : ''}`
-}
-
-/**
- * Without the record in force it must have ended before the record was made, or begun after it expired. A log that just
- * ends before it may have been cut off there.
- */
-function isUnenforced(
-  { inForce, stopped, followed, firstTs, lastTs }: Process,
-  {
-    recorded_at,
-    expires_at,
-  }: { readonly recorded_at: string; readonly expires_at?: string | undefined },
-): boolean {
-  if (inForce) return false
-  if (expires_at !== undefined && Date.parse(firstTs) >= Date.parse(expires_at)) return false
-  return !((stopped || followed) && Date.parse(lastTs) <= Date.parse(recorded_at))
-}
-
-function unenforcedText({ lastTs }: Process): string {
-  return `the revocation is not on record, up to ${lastTs}`
 }
 
 function sum<T>(items: readonly T[], valueOf: (item: T) => number): number {

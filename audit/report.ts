@@ -1,7 +1,13 @@
-import { agentSubjects } from '../policy/subject.ts'
-import type { SpiffeId } from '../policy/types.ts'
 import type { ChainReport } from './chain.ts'
-import type { ReadDecision, ReadOutcome, ReadRecord, ReadRevocation } from './read-record.ts'
+import type { SignatureReport } from './checkpoint.ts'
+import { isCovered } from './is-covered.ts'
+import type {
+  ReadDecision,
+  ReadLift,
+  ReadOutcome,
+  ReadRecord,
+  ReadRevocation,
+} from './read-record.ts'
 import { summarize, type RevocationReport } from './report-summary.ts'
 
 /** The records of one file, in their order, for the account of one revocation. */
@@ -9,15 +15,15 @@ export interface FileAccount {
   add(record: ReadRecord): void
   /** A line that the chain accepts and that is no record of this version. */
   unread(): void
-  /** After the last record: what the chain says of the file. */
-  end(chain: ChainReport): void
+  /** After the last record: what the chain and, when they were checked, the signatures say of the file. */
+  end(chain: ChainReport, signatures?: SignatureReport): void
 }
 
 /** The account of one revocation over the files of several sidecars. Pure: it only sees records. */
 export interface Account {
   file(name: string): FileAccount
-  /** Undefined when no file knows the revocation. */
-  report(): RevocationReport | undefined
+  /** Undefined when no file knows the revocation. `acknowledged`: who told the store that it enforces it. */
+  report(options?: { readonly acknowledged?: readonly string[] }): RevocationReport | undefined
 }
 
 /** One process of a sidecar, as its records tell of it. Times are those of its monotonic clock. */
@@ -35,6 +41,8 @@ export interface Process {
   readonly afterCrash: boolean
   readonly isRestart: boolean
   inForce: { readonly record: ReadRevocation; readonly atMs: number } | undefined
+  /** An operator's lift names the revocation: from here on it refuses nothing. */
+  lift: { readonly record: ReadLift; readonly atMs: number } | undefined
   /** A record that only Redis' channel named comes into force once more when the store has it. */
   exchangesCut: number
   /** Since the record came into force: when a heartbeat, or the record itself, was last seen. */
@@ -53,12 +61,17 @@ export interface Process {
   firstRefusal: { readonly decisionId: string; readonly afterMs: number } | undefined
   /** Refused decisions after it by the retry count that the client gave; 0: a new decision of the agent. */
   readonly refusals: Map<number, number>
+  /** Refused operations by when they were last asked for: what comes again soon may be a loop of the client. */
+  readonly asked: Map<string, number>
+  /** Refusals that no retry count tells apart, of an operation that was refused a moment before. */
+  repeated: number
 }
 
 export interface FileFacts {
   readonly file: string
   readonly chain: ChainReport
   readonly unread: number
+  readonly signatures: SignatureReport | undefined
 }
 
 /** `heartbeatMs` is how often the sidecars beat. */
@@ -84,38 +97,13 @@ export function accountOf(rid: string, { heartbeatMs }: { readonly heartbeatMs: 
         unread() {
           unread += 1
         },
-        end(chain) {
+        end(chain, signatures) {
           if (process) endProcess(process, heartbeatMs)
-          files.push({ file: name, chain, unread })
+          files.push({ file: name, chain, unread, signatures })
         },
       }
     },
-    report: () => summarize(rid, { processes, files }),
-  }
-}
-
-/** Whether a revocation of this subject covers what was decided. Of a chain of grants, the last one names the task. */
-export function isCovered(
-  { task, agent, upstream, request }: Pick<ReadDecision, 'task' | 'agent' | 'upstream' | 'request'>,
-  subject: string,
-): boolean {
-  if (subject === 'all') return true
-  const kind = subject.slice(0, subject.indexOf(':'))
-  switch (kind) {
-    case 'task':
-      return subject === `task:${task?.txn}`
-    case 'grant':
-      return (
-        task?.chain.some((jti, at) => subject === `grant:${task.approvers[at]}#${jti}`) ?? false
-      )
-    case 'approver':
-      return task?.approvers.some((approver) => subject === `approver:${approver}`) ?? false
-    case 'upstream':
-      return subject === `upstream:${upstream}`
-    case 'tool':
-      return subject === `tool:${upstream}/${request.mcp?.tool}`
-    default:
-      return isSpiffeId(agent?.spiffe_id) && agentSubjects(agent.spiffe_id).includes(subject)
+    report: ({ acknowledged = [] } = {}) => summarize(rid, { processes, files, acknowledged }),
   }
 }
 
@@ -123,6 +111,9 @@ export function isCovered(
 const maxNamed = 100
 /** An exchange that ended as the record came into force may be put on file a moment later. */
 const endGraceMs = 1_000
+/** The same operation again within this time may be a client that repeats by itself. */
+export const repeatMs = 2_000
+const maxAsked = 10_000
 
 interface Taking {
   readonly process: Process
@@ -145,6 +136,7 @@ function begin(
     afterCrash: before !== undefined && !before.stopped,
     isRestart: before !== undefined,
     inForce: undefined,
+    lift: undefined,
     exchangesCut: 0,
     markMs: 0,
     silencesMs: [],
@@ -157,6 +149,8 @@ function begin(
     actedCount: 0,
     firstRefusal: undefined,
     refusals: new Map(),
+    asked: new Map(),
+    repeated: 0,
   }
 }
 
@@ -169,6 +163,7 @@ function take(record: ReadRecord, taking: Taking): void {
   if (record.type === 'decision') takeDecision(record, taking)
   if (record.type === 'outcome') takeOutcome(record, taking)
   if (record.type === 'heartbeat') mark(process, heartbeatMs)
+  if (record.type === 'lift' && record.lifts.includes(rid)) end(record, taking)
   if (record.type === 'revocation' && record.rid === rid) enforce(record, process)
 }
 
@@ -183,9 +178,30 @@ function enforce(record: ReadRevocation, process: Process): void {
   }
 }
 
+function end(record: ReadLift, { process, heartbeatMs }: Taking): void {
+  if (process.lift) return
+  mark(process, heartbeatMs)
+  process.lift = { record, atMs: process.lastMs }
+}
+
+/** What a process does after the end of the record is no part of the account. */
+function isOver({ inForce, lift }: Process, ts: string): boolean {
+  if (lift) return true
+  const expiresAt = inForce?.record.expires_at
+  return expiresAt !== undefined && Date.parse(ts) >= Date.parse(expiresAt)
+}
+
+/** Infinity while the record is in force. */
+function endMs({ inForce, lift }: Process): number {
+  if (lift) return lift.atMs
+  const expiresAt = inForce?.record.expires_at
+  if (!inForce || expiresAt === undefined) return Infinity
+  return inForce.atMs + Date.parse(expiresAt) - Date.parse(inForce.record.ts)
+}
+
 function mark(process: Process, heartbeatMs: number): void {
   if (!process.inForce) return
-  const silenceMs = process.lastMs - process.markMs
+  const silenceMs = Math.min(process.lastMs, endMs(process)) - process.markMs
   if (silenceMs > 2 * heartbeatMs) process.silencesMs.push(silenceMs)
   process.markMs = process.lastMs
 }
@@ -197,8 +213,8 @@ function takeDecision(decision: ReadDecision, { process, rid }: Taking): void {
     if (isAllowed) process.open.set(decision.decision_id, decision)
     return
   }
-  const { subject, expires_at: expiresAt } = inForce.record
-  if (expiresAt !== undefined && Date.parse(decision.ts) >= Date.parse(expiresAt)) return
+  if (isOver(process, decision.ts)) return
+  const { subject } = inForce.record
   if (decision.decision.rid !== rid && !isCovered(decision, subject)) return
   if (isAllowed) {
     process.actedCount += 1
@@ -211,6 +227,25 @@ function takeDecision(decision: ReadDecision, { process, rid }: Taking): void {
   }
   const retries = decision.request.retry_count ?? 0
   process.refusals.set(retries, (process.refusals.get(retries) ?? 0) + 1)
+  if (isRepeated(decision, process) && retries === 0) process.repeated += 1
+}
+
+function isRepeated({ agent, task, upstream, request }: ReadDecision, process: Process): boolean {
+  const { asked, lastMs } = process
+  const { method, path, mcp, args_sha256: args } = request
+  const operation = JSON.stringify([
+    agent?.spiffe_id,
+    task?.txn,
+    upstream,
+    method,
+    path,
+    mcp?.tool,
+    args,
+  ])
+  const beforeMs = asked.get(operation)
+  if (asked.size >= maxAsked) asked.clear()
+  asked.set(operation, lastMs)
+  return beforeMs !== undefined && lastMs - beforeMs <= repeatMs
 }
 
 function takeOutcome(outcome: ReadOutcome, { process, rid }: Taking): void {
@@ -235,8 +270,4 @@ function endProcess(process: Process, heartbeatMs: number): void {
 
 function monoMs({ mono_ns: monoNs }: Pick<ReadRecord, 'mono_ns'>): number {
   return Number(monoNs) / 1e6
-}
-
-function isSpiffeId(text: string | undefined): text is SpiffeId {
-  return text?.startsWith('spiffe://') ?? false
 }

@@ -51,6 +51,8 @@ class UntrackedExchange implements Exchange {
   readonly cut = undefined
   readonly cutHow = undefined
   readonly cutAfterMs = undefined
+  readonly lastUpMs = undefined
+  readonly lastDownMs = undefined
   bytesUp = 0
   bytesDown = 0
   attach(): void {}

@@ -1,12 +1,11 @@
 import { createReadStream } from 'node:fs'
 import type { Command } from 'commander'
-import { checkSignatures, type SignatureCheck, type SignatureReport } from '../audit/checkpoint.ts'
+import type { SignatureReport } from '../audit/checkpoint.ts'
 import type { ChainReport } from '../audit/chain.ts'
 import { readVerified } from '../audit/read-file.ts'
-import { readTextFile } from '../config/read-text-file.ts'
-import { parseApproverKeys } from '../policy/approver.ts'
 import { registerAuditQuery } from './audit-query.ts'
 import { registerAuditReport } from './audit-report.ts'
+import { signaturesBy } from './audit-signatures.ts'
 import { exitCodes } from './exit-codes.ts'
 
 /** `chaperone audit verify|report|query`: what logs prove. 0: it holds, 1: it does not, 2: a file cannot be read. */
@@ -32,7 +31,7 @@ interface VerifyOptions {
 
 async function verify(path: string, { restarts = false, key }: VerifyOptions): Promise<number> {
   try {
-    const signatures = key === undefined ? undefined : openSignatures(key)
+    const signatures = key === undefined ? undefined : signaturesBy(key)()
     const chain = await readVerified(createReadStream(path), {
       restarts,
       use: async ({ place, record }) => {
@@ -51,20 +50,6 @@ async function verify(path: string, { restarts = false, key }: VerifyOptions): P
   } catch (error) {
     process.stderr.write(`${path}: ${error instanceof Error ? error.message : 'cannot be read'}\n`)
     return exitCodes.fault
-  }
-}
-
-const maxJwksBytes = 1024 * 1024
-
-function openSignatures(path: string): SignatureCheck {
-  try {
-    const text = readTextFile(path, { maxBytes: maxJwksBytes })
-    return checkSignatures(
-      new Map(parseApproverKeys(JSON.parse(text)).map((key) => [key.kid, key])),
-    )
-  } catch (cause) {
-    const why = cause instanceof Error ? cause.message : 'cannot be read'
-    throw new Error(`the keys of ${path}: ${why}`, { cause })
   }
 }
 

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
 import type { DecisionEvent, OutcomeEvent } from '../audit/record.ts'
 import type { Credential } from '../credential/issuer.ts'
 import { deny, isDenial } from '../policy/denial.ts'
@@ -158,7 +159,7 @@ export class AuditEntry {
     const { req } = this.#arrival
     const operation = this.#described?.operation
     const message = this.#message()
-    const retries = retryCount(req.headers['x-stainless-retry-count'])
+    const retries = retryCount(req.headers)
     const bodySha256 = this.#described?.bodySha256
     return {
       method: req.method ?? '',
@@ -241,13 +242,17 @@ function mcpFacts(message: McpMessage): NonNullable<DecisionEvent['request']['mc
   }
 }
 
-function cutFacts({ cutHow, cutAfterMs }: Exchange, cut: Cut): NonNullable<OutcomeEvent['cut']> {
+function cutFacts(exchange: Exchange, cut: Cut): NonNullable<OutcomeEvent['cut']> {
+  const { cutHow, cutAfterMs, lastUpMs, lastDownMs } = exchange
   const rid = cut.revocation?.rid
+  const sinceCut = (ms: number): number => roundTo3(ms - cut.atMonotonicMs)
   return {
     code: cut.code,
     ...(rid !== undefined && { rid }),
     how: cutHow ?? 'reset',
     after_ms: roundTo3(cutAfterMs ?? 0),
+    ...(lastUpMs !== undefined && { last_up_ms: sinceCut(lastUpMs) }),
+    ...(lastDownMs !== undefined && { last_down_ms: sinceCut(lastDownMs) }),
   }
 }
 
@@ -257,9 +262,23 @@ function pathOf(target: string): string {
   return end === -1 ? target : target.slice(0, end)
 }
 
-/** Only a small number is taken over from the client: it stands in the record. */
-function retryCount(value: string | readonly string[] | undefined): number | undefined {
-  return typeof value === 'string' && /^\d{1,3}$/.test(value) ? Number(value) : undefined
+/**
+ * How often client libraries say that they repeated a request by themselves: a count of retries, or a number of the
+ * attempt, which begins with 1. Only a small number is taken over: it stands in the record.
+ */
+const retryHeaders: readonly (readonly [name: string, form: RegExp, first: number])[] = [
+  ['x-stainless-retry-count', /^(\d{1,3})$/, 0],
+  ['amz-sdk-request', /(?:^|;\s*)attempt=(\d{1,3})(?:;|$)/, 1],
+  ['x-goog-api-client', /(?:^|\s)gccl-attempt-count\/(\d{1,3})(?:\s|$)/, 1],
+]
+
+function retryCount(headers: IncomingHttpHeaders): number | undefined {
+  for (const [name, form, first] of retryHeaders) {
+    const value = headers[name]
+    const count = typeof value === 'string' ? form.exec(value)?.[1] : undefined
+    if (count !== undefined) return Math.max(0, Number(count) - first)
+  }
+  return undefined
 }
 
 function roundTo3(ms: number): number {

@@ -1,3 +1,4 @@
+import type { Lift } from '../policy/lift.ts'
 import { codeOfRevocation } from '../policy/revocation-code.ts'
 import type { Revocation } from '../policy/types.ts'
 import type { Presence } from '../revocation/presence.ts'
@@ -18,12 +19,26 @@ export function enforce(
   options.presence?.enforced(enforced)
 }
 
+/** An operator's word has ended records here: what is allowed from now on is not in spite of them. */
+export function recordLift(sidecar: Sidecar, { rid, lifts, by, reason, atMs }: Lift): void {
+  sidecar.log.info({ rid, lifts, by }, 'lift in force')
+  void putOnRecord(sidecar, {
+    type: 'lift',
+    rid,
+    lifts,
+    reason,
+    by,
+    ...(atMs <= maxDateMs && { signed_at: new Date(atMs).toISOString() }),
+    revocation_epoch: sidecar.feed.view.epoch,
+  })
+}
+
 /** ECMA-262: no date is later. What ends after it never does. */
 const maxDateMs = 8.64e15
 
 function enforceOne(sidecar: Sidecar, revocation: Revocation): number {
   const { exchanges, credentials, metrics, feed, log } = sidecar
-  const { rid, op, subject, reason, by, atMs, expiresAtMs } = revocation
+  const { rid, op, subject, reason, by, atMs, epoch, expiresAtMs } = revocation
   const cut = exchanges.cutCovered(revocation, codeOfRevocation(revocation))
   metrics.revocationApplied(op)
   log.info({ rid, op, subject, cut }, 'revocation in force')
@@ -39,6 +54,7 @@ function enforceOne(sidecar: Sidecar, revocation: Revocation): number {
     ...(expiresAtMs !== 0 &&
       expiresAtMs <= maxDateMs && { expires_at: new Date(expiresAtMs).toISOString() }),
     revocation_epoch: feed.view.epoch,
+    ...(epoch !== undefined && { recorded_epoch: epoch }),
     exchanges_cut: cut,
   })
   return cut

@@ -32,6 +32,10 @@ export interface Exchange extends Disposable {
   readonly cutAfterMs: number | undefined
   /** Attaches the two sides. When the cut came first, both are ended at once. */
   attach(target: Cuttable): void
+  /** Body bytes that were handed on. */
   bytesUp: number
   bytesDown: number
+  /** When the last of them went, monotonic milliseconds; undefined: none went. */
+  readonly lastUpMs: number | undefined
+  readonly lastDownMs: number | undefined
 }

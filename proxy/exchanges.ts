@@ -103,19 +103,37 @@ class TrackedExchange implements Exchange {
   cut: Cut | undefined
   cutHow: CutHow | undefined
   cutAfterMs: number | undefined
-  bytesUp = 0
-  bytesDown = 0
+  lastUpMs: number | undefined
+  lastDownMs: number | undefined
   next: TrackedExchange | undefined
   previous: TrackedExchange | undefined
   readonly #tracked: Tracked
   readonly #clock: Clock
   readonly #remove: () => void
   #target: Cuttable | undefined
+  #bytesUp = 0
+  #bytesDown = 0
 
   constructor(tracked: Tracked, options: { readonly clock: Clock; readonly remove: () => void }) {
     this.#tracked = tracked
     this.#clock = options.clock
     this.#remove = options.remove
+  }
+
+  get bytesUp(): number {
+    return this.#bytesUp
+  }
+  set bytesUp(count: number) {
+    this.#bytesUp = count
+    this.lastUpMs = this.#clock.monotonic()
+  }
+
+  get bytesDown(): number {
+    return this.#bytesDown
+  }
+  set bytesDown(count: number) {
+    this.#bytesDown = count
+    this.lastDownMs = this.#clock.monotonic()
   }
 
   get expiresAtMs(): number {

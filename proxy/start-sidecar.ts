@@ -10,7 +10,7 @@ import type { RevocationFeed } from '../revocation/feed.ts'
 import type { GrantStore } from '../revocation/grant-store.ts'
 import type { Presence } from '../revocation/presence.ts'
 import { startAdminListener, type CheckResult } from './admin.ts'
-import { enforce } from './enforce.ts'
+import { enforce, recordLift } from './enforce.ts'
 import { checkpointsOf } from './checkpoints-of.ts'
 import { watchEventLoopDelay, type EventLoopDelay } from './event-loop-delay.ts'
 import { Exchanges } from './exchanges.ts'
@@ -109,6 +109,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     clock,
   }
   feed.onApplied((records) => enforce(sidecar, { records, presence }))
+  feed.onLifted((lift) => recordLift(sidecar, lift))
   feed.start()
 
   const overload = unwind.use(

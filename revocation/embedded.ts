@@ -1,3 +1,4 @@
+import type { Lift } from '../policy/lift.ts'
 import { RevocationSet } from '../policy/revocation-set.ts'
 import type { Clock, Revocation, RevocationView } from '../policy/types.ts'
 import type { RevocationCommitter, RevocationFeed } from './feed.ts'
@@ -22,6 +23,7 @@ export function createEmbeddedRevocation(options: {
   const { clock, verifyLift = refuseLifts } = options
   const set = new RevocationSet()
   const listeners: ((records: readonly Revocation[]) => void)[] = []
+  const liftListeners: ((lift: Lift) => void)[] = []
   const started = Promise.withResolvers<void>()
   let running = false
   let head = genesis
@@ -49,6 +51,7 @@ export function createEmbeddedRevocation(options: {
     },
     ready: started.promise,
     onApplied: (listener) => void listeners.push(listener),
+    onLifted: (listener) => void liftListeners.push(listener),
     status: () => ({
       source: 'embedded',
       connected: running,
@@ -81,7 +84,10 @@ export function createEmbeddedRevocation(options: {
       const verified = await verifyLift(compact)
       if (verified.ok) {
         const isNew = verified.lift.lifts.map((rid) => set.lift(rid)).includes(true)
-        if (isNew) advance(formatLift(verified.lift))
+        if (isNew) {
+          advance(formatLift(verified.lift))
+          for (const listener of liftListeners) listener(verified.lift)
+        }
       } else liftsIgnored++
       return { epoch: formatPosition(head), atMs: clock.now() }
     },

@@ -16,6 +16,8 @@ export interface RevocationFeed extends AsyncDisposable {
    * The listener cuts exchanges; it must not throw and must not wait.
    */
   onApplied(listener: (records: readonly Revocation[]) => void): void
+  /** Called once for each verified lift, in the tick in which it counts; under the same rules. */
+  onLifted(listener: (lift: Lift) => void): void
   /** For `/readyz?verbose`, metrics and `chaperone status`. */
   status(): FeedStatus
 }

@@ -1,5 +1,6 @@
 import type { Redis } from 'ioredis'
 import type { RedisConfig } from '../config/schema.ts'
+import type { Lift } from '../policy/lift.ts'
 import type { Clock, Revocation, RevocationView } from '../policy/types.ts'
 import type { FeedLog } from './feed-log.ts'
 import type { FeedStatus, RevocationFeed } from './feed.ts'
@@ -49,6 +50,7 @@ class RedisFeed implements RevocationFeed {
   readonly #gate: LiftGate
   readonly #file: SnapshotFile | undefined
   readonly #listeners: ((records: readonly Revocation[]) => void)[] = []
+  readonly #liftListeners: ((lift: Lift) => void)[] = []
   readonly #ready = Promise.withResolvers<void>()
   /** Counts connections, so that what was asked on one is never proven by another. */
   #connection = 0
@@ -78,6 +80,7 @@ class RedisFeed implements RevocationFeed {
       clock,
       log,
       announce: (applied) => this.#announce(applied),
+      lifted: (lift) => this.#lifted(lift),
     })
     this.#upkeep = new RedisUpkeep({ replica, scripts, clock, log })
     if (path !== undefined) {
@@ -109,6 +112,10 @@ class RedisFeed implements RevocationFeed {
 
   onApplied(listener: (records: readonly Revocation[]) => void): void {
     this.#listeners.push(listener)
+  }
+
+  onLifted(listener: (lift: Lift) => void): void {
+    this.#liftListeners.push(listener)
   }
 
   status(): FeedStatus {
@@ -151,7 +158,7 @@ class RedisFeed implements RevocationFeed {
     const { records, lifts } = readSnapshotFile({ path, trustDomain, log })
     for (const compact of lifts) {
       const lift = await this.#gate.admit({ compact })
-      if (lift) this.#replica.lift(lift)
+      if (lift) this.#lift(lift)
     }
     this.#announce(this.#replica.restore(records))
   }
@@ -223,8 +230,18 @@ class RedisFeed implements RevocationFeed {
   async #hearLift(stored: StoredLift): Promise<void> {
     const lift = await this.#gate.admitHeard(stored)
     if (!lift) return
-    this.#replica.lift(lift)
+    this.#lift(lift)
     this.#save()
+  }
+
+  #lift(lift: Lift): void {
+    const before = this.#replica.revision
+    this.#replica.lift(lift)
+    if (this.#replica.revision > before) this.#lifted(lift)
+  }
+
+  #lifted(lift: Lift): void {
+    for (const listener of this.#liftListeners) listener(lift)
   }
 
   #announce(applied: readonly Revocation[]): void {

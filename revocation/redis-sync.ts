@@ -1,4 +1,5 @@
 import type { Redis } from 'ioredis'
+import type { Lift } from '../policy/lift.ts'
 import { parseSubject } from '../policy/subject.ts'
 import type { Clock, Revocation } from '../policy/types.ts'
 import type { FeedLog } from './feed-log.ts'
@@ -19,6 +20,8 @@ interface RedisSyncOptions {
   readonly log: FeedLog
   /** Called in the tick in which records came into force. */
   readonly announce: (applied: readonly Revocation[]) => void
+  /** Called in the tick in which a lift that was new here counted. */
+  readonly lifted: (lift: Lift) => void
 }
 
 /** Reads the store into the replica, and proves by the head that nothing is missing. */
@@ -102,10 +105,13 @@ export class RedisSync {
   }
 
   async #readLifts(sync: Sync, items: readonly StoredItem[]): Promise<void> {
-    const { replica, gate } = this.#options
+    const { replica, gate, lifted } = this.#options
     for (const item of items) {
       const lift = item.kind === 'lift' ? await gate.admit(item.lift) : undefined
-      if (lift) replica.readLift(sync, lift)
+      if (!lift) continue
+      const before = replica.revision
+      replica.readLift(sync, lift)
+      if (replica.revision > before) lifted(lift)
     }
   }
 

@@ -9,6 +9,7 @@ import { accountOf } from '../../audit/report.ts'
 import type { RevocationReport } from '../../audit/report-summary.ts'
 import {
   decisionEvent,
+  liftEvent,
   logStartMs,
   openTestLog,
   outcomeEvent,
@@ -32,10 +33,16 @@ describe('accountOf()', () => {
       decisionEvent({ id: 'd1' }),
       decisionEvent({ id: 'd2' }),
       5,
-      revocationEvent({ exchanges_cut: 1 }),
-      revocationEvent({ exchanges_cut: 1 }),
-      outcomeEvent('d1', { rid: 'rev-1', how: 'reset', afterMs: 2 }),
-      outcomeEvent('d2', { rid: 'rev-1', how: 'reset', afterMs: 4 }),
+      revocationEvent({ exchanges_cut: 1, recorded_epoch: 1 }),
+      revocationEvent({ exchanges_cut: 1, recorded_epoch: 1 }),
+      outcomeEvent('d1', { rid: 'rev-1', how: 'reset', afterMs: 2, lastUpMs: -900 }),
+      outcomeEvent('d2', {
+        rid: 'rev-1',
+        how: 'reset',
+        afterMs: 4,
+        lastUpMs: -30.5,
+        lastDownMs: -2,
+      }),
       10,
       refused('d3'),
       refused('d4', 1),
@@ -51,16 +58,40 @@ describe('accountOf()', () => {
       reason: 'wrong customer',
       by: 'ops',
       recorded_at: '2026-11-24T12:00:00.000Z',
+      recorded_epoch: 1,
+      lifted: [],
       verdict: 'clean',
       sidecars: [
-        { file: a, instance: 'a', after_ms: 5, exchanges_cut: 2, until: at(15) },
-        { file: b, instance: 'b', after_ms: 8, exchanges_cut: 0, until: at(8) },
+        {
+          file: a,
+          instance: 'a',
+          at: at(5),
+          epoch: '1:a',
+          after_ms: 5,
+          exchanges_cut: 2,
+          until: at(15),
+        },
+        {
+          file: b,
+          instance: 'b',
+          at: at(8),
+          epoch: '1:a',
+          after_ms: 8,
+          exchanges_cut: 0,
+          until: at(8),
+        },
       ],
       cut: [{ how: 'reset', count: 2, after_ms: { p50: 2, max: 4 } }],
       bytes_up: 20,
       bytes_down: 200,
+      last_byte: { up_ms: -30.5, down_ms: -2 },
       first_refusal: { file: a, instance: 'a', decision_id: 'd3', after_ms: 10 },
-      attempts: { decisions: 1, automatic_retries: 2, by_retry_count: { 0: 1, 1: 1, 2: 1 } },
+      attempts: {
+        decisions: 1,
+        repeated: 0,
+        automatic_retries: 2,
+        by_retry_count: { 0: 1, 1: 1, 2: 1 },
+      },
       acted_count: 0,
       acted: [],
       gaps: [],
@@ -111,6 +142,91 @@ describe('accountOf()', () => {
       decisionEvent({ id: 'd2' }),
     ])
     expect(await reportOf([file])).toMatchObject({ verdict: 'clean', acted_count: 0, gaps: [] })
+  })
+
+  test('says who lifted it and counts nothing after it when an operator lifted the record', async () => {
+    const a = await logOf('a', [
+      start,
+      revocationEvent({ op: 'pause' }),
+      10,
+      refused('d1'),
+      liftEvent(),
+      3 * heartbeatMs,
+      decisionEvent({ id: 'd2' }),
+      refused('d3'),
+    ])
+    // It began after the lift: the store told it of both at once.
+    const b = await logOf('b', [start, liftEvent(), decisionEvent({ id: 'd4' })], {
+      startMs: logStartMs + 500,
+    })
+    expect(await reportOf([b, a])).toMatchObject({
+      verdict: 'clean',
+      acted_count: 0,
+      attempts: { decisions: 1 },
+      gaps: [],
+      lifted: [
+        { file: a, instance: 'a', at: at(10), rid: 'lift-1', by: 'oncall', reason: 'looked at it' },
+        { file: b, instance: 'b', at: at(500) },
+      ],
+    })
+  })
+
+  test('names what was allowed when the lift came after it, or names another record', async () => {
+    const before = await logOf('a', [revocationEvent(), decisionEvent({ id: 'd1' }), liftEvent()])
+    expect(await reportOf([before])).toMatchObject({ verdict: 'acted', acted_count: 1 })
+    const other = liftEvent({ lifts: ['rev-2'] })
+    const elsewhere = await logOf('b', [revocationEvent(), other, decisionEvent({ id: 'd1' })])
+    expect(await reportOf([elsewhere])).toMatchObject({ verdict: 'acted', lifted: [] })
+  })
+
+  test.each([
+    ['expired', revocationEvent({ expires_at: at(3 * heartbeatMs) }), [3 * heartbeatMs + 1, beat]],
+    ['was lifted', revocationEvent(), [3 * heartbeatMs, liftEvent()]],
+  ] as const)('names the silence up to the end when the record %s', async (_, record, rest) => {
+    expect(await reportOf([await logOf('a', [record, ...rest])])).toMatchObject({
+      verdict: 'open',
+      gaps: [{ kind: 'silence', detail: 'sidecar a: no heartbeat for 180 s' }],
+    })
+  })
+
+  test('counts a new decision as repeated when the same operation was refused a moment before', async () => {
+    const file = await logOf('a', [
+      revocationEvent(),
+      refused('d1'),
+      2_000,
+      refused('d2'),
+      2_001,
+      refused('d3'),
+      refused('d4', 1),
+      decisionEvent({ id: 'd5', effect: 'deny', rid: 'rev-1', tool: 'lookup' }),
+    ])
+    expect(await reportOf([file])).toMatchObject({
+      attempts: { decisions: 4, repeated: 1, automatic_retries: 1 },
+    })
+  })
+
+  test('leaves the account open when a byte was handed on after it', async () => {
+    const cut = { rid: 'rev-1', how: 'reset', afterMs: 2, lastUpMs: -5, lastDownMs: 0.5 } as const
+    const file = await logOf('a', [
+      decisionEvent({ id: 'd1' }),
+      revocationEvent({ exchanges_cut: 1 }),
+      outcomeEvent('d1', cut),
+    ])
+    expect(await reportOf([file])).toMatchObject({
+      verdict: 'open',
+      last_byte: { up_ms: -5, down_ms: 0.5 },
+      gaps: [{ kind: 'late-byte', open: true }],
+    })
+  })
+
+  test('names the sidecar when it acknowledged and no file is of it', async () => {
+    const file = await logOf('a', [revocationEvent()])
+    expect(await reportOf([file], ['a', 'z', 'z'])).toMatchObject({
+      verdict: 'open',
+      gaps: [
+        { kind: 'no-file', detail: 'sidecar z: acknowledged it, and no file has its records' },
+      ],
+    })
   })
 
   test('names the exchange when it outlives the revocation that covers it', async () => {
@@ -230,7 +346,10 @@ async function logOf(
   return path
 }
 
-async function reportOf(files: readonly string[]): Promise<RevocationReport | undefined> {
+async function reportOf(
+  files: readonly string[],
+  acknowledged: readonly string[] = [],
+): Promise<RevocationReport | undefined> {
   const account = accountOf('rev-1', { heartbeatMs })
   for (const file of files) {
     const reading = account.file(file)
@@ -239,5 +358,5 @@ async function reportOf(files: readonly string[]): Promise<RevocationReport | un
     })
     reading.end(chain)
   }
-  return account.report()
+  return account.report({ acknowledged })
 }

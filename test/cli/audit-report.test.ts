@@ -26,7 +26,9 @@ beforeEach(async () => {
   await log.append(decisionEvent({ id: 'd1' }))
   clock.advance(5)
   await log.append(revocationEvent({ exchanges_cut: 1 }))
-  await log.append(outcomeEvent('d1', { rid: 'rev-1', how: 'reset', afterMs: 2.5 }))
+  await log.append(
+    outcomeEvent('d1', { rid: 'rev-1', how: 'reset', afterMs: 2.5, lastDownMs: -4.5 }),
+  )
   clock.advance(10)
   await log.append(decisionEvent({ id: 'd2', effect: 'deny', rid: 'rev-1' }))
   await log.append(decisionEvent({ id: 'd3', effect: 'deny', rid: 'rev-1', retries: 1 }))
@@ -47,6 +49,7 @@ recorded    2026-11-24T12:00:00.000Z
 in force    after 5 ms, 1 cut, on record until 2026-11-24T12:00:00.015Z, sidecar i1, ${file}
 cut         1 by reset, p50 2.5 ms, max 2.5 ms
 bytes       10 up, 100 down before the cut
+last byte   up none, down 4.5 ms before
 refused     first after 10 ms, decision d2, sidecar i1
 attempts    1 new decisions, 1 automatic retries (retry 1: 1), all refused
 acted after revocation: no

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { operatorName, signLift } from '../kit/lifts.ts'
 import { jwksDocument, signingKey, type SigningKey } from '../kit/tokens.ts'
@@ -53,6 +54,45 @@ test('a paused task is refused with 503, and goes on once an operator resumes it
   await expect.poll(() => answerTo('T-1'), poll).toEqual([503, 'task-paused'])
   expect(await resume('T-1')).toMatchObject({ code: 0, stderr: '' })
   await expect.poll(() => answerTo('T-1'), poll).toEqual([200, undefined])
+  expect(await world.sidecar.recorded(({ type }) => type === 'lift')).toMatchObject({
+    lifts: ['p1'],
+    by: operatorName,
+    reason: 'looked at it',
+  })
+  const account = await world.cli(
+    'audit',
+    'report',
+    join(world.sidecar.directory, 'audit.ndjson'),
+    '--revocation',
+    'p1',
+    '--against-store',
+  )
+  expect(account).toMatchObject({ code: 0, stderr: '' })
+  expect(account.stdout).toMatch(/^lifted {6}\S+ by oncall: looked at it, lift /m)
+  expect(account.stdout).toContain('acted after revocation: no\n')
+})
+
+test('an account names the sidecar that acknowledged the revocation and has no file', async () => {
+  await using other = await world.another()
+  await world.approve('T-8')
+  await record('revoke', 'T-8', 'v8')
+  const mine = await world.sidecar.recorded(({ rid }) => rid === 'v8')
+  const theirs = await other.recorded(({ rid }) => rid === 'v8')
+  expect(mine['recorded_epoch']).toBe(theirs['recorded_epoch'])
+  const { instance } = Object(theirs['sidecar'])
+  const report = (): Promise<CliResult> =>
+    world.cli(
+      'audit',
+      'report',
+      join(world.sidecar.directory, 'audit.ndjson'),
+      '--revocation',
+      'v8',
+      '--against-store',
+    )
+  await expect
+    .poll(async () => (await report()).stdout, poll)
+    .toContain(`no-file: sidecar ${instance}: acknowledged it, and no file has its records`)
+  expect((await report()).code).toBe(1)
 })
 
 test('a revoke is not undone by resume', async () => {

@@ -110,6 +110,9 @@ async function expectEvidence(txn: string): Promise<void> {
   expect(cut).toMatchObject({
     cut: { code: 'task-terminated', rid: expect.toSatisfy((rid) => rids.includes(rid)) },
   })
+  const { last_up_ms: up, last_down_ms: down } = Object(cut?.['cut'])
+  expect([up, down]).not.toEqual([undefined, undefined])
+  expect(Math.max(up ?? 0, down ?? 0)).toBeLessThanOrEqual(0)
   expect(after).toMatchObject({
     after_revocation: true,
     decision: {

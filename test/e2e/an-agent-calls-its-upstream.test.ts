@@ -68,6 +68,23 @@ describe('an agent calls its upstream', () => {
     for (const name of ['task-id', 'x-api-key', 'cookie']) expect(field(seen, name)).toEqual([])
   })
 
+  test.each([
+    ['x-stainless-retry-count', '2'],
+    ['amz-sdk-request', 'attempt=3; max=5'],
+    ['x-goog-api-client', 'gl-node/24.1.0 gccl/7.0.0 gccl-attempt-count/3'],
+  ])('a retry that %s tells of is on record as the second', async (name, value) => {
+    await echo(`/api/retry/${name}`, { headers: { [name]: value } })
+    await echo(`/api/garbled/${name}`, { headers: { [name]: 'attempt=many' } })
+    const records = await world.sidecar.audit()
+    const counts = ['retry', 'garbled'].map((kind) => {
+      const found = records.find(
+        ({ type, request }) => type === 'decision' && Object(request).path === `/${kind}/${name}`,
+      )
+      return Object(found?.['request']).retry_count
+    })
+    expect(counts).toEqual([2, undefined])
+  })
+
   test('a static key is injected into its header or its query, once', async () => {
     const header = await echo('/llm/things')
     expect(field(header, 'authorization')).toEqual([`Bearer ${injectedSecret}`])

@@ -1,6 +1,6 @@
 import { openAuditLog, type AuditLogOptions } from '../../audit/file-log.ts'
 import type { AuditLog } from '../../audit/log.ts'
-import type { DecisionEvent, OutcomeEvent, RevocationEvent } from '../../audit/record.ts'
+import type { DecisionEvent, LiftEvent, OutcomeEvent, RevocationEvent } from '../../audit/record.ts'
 import { manualClock, type ManualClock } from './manual-clock.ts'
 import { names } from './tokens.ts'
 
@@ -76,7 +76,13 @@ export function decisionEvent(facts: DecisionFacts): DecisionEvent {
 
 export function outcomeEvent(
   id: string,
-  cut?: { readonly rid: string; readonly how: 'reset' | 'close-1008'; readonly afterMs: number },
+  cut?: {
+    readonly rid: string
+    readonly how: 'reset' | 'close-1008'
+    readonly afterMs: number
+    readonly lastUpMs?: number
+    readonly lastDownMs?: number
+  },
 ): OutcomeEvent {
   return {
     type: 'outcome',
@@ -89,7 +95,14 @@ export function outcomeEvent(
     duration_ms: 1,
     credential: null,
     ...(cut && {
-      cut: { code: 'task-terminated', rid: cut.rid, how: cut.how, after_ms: cut.afterMs },
+      cut: {
+        code: 'task-terminated',
+        rid: cut.rid,
+        how: cut.how,
+        after_ms: cut.afterMs,
+        ...(cut.lastUpMs !== undefined && { last_up_ms: cut.lastUpMs }),
+        ...(cut.lastDownMs !== undefined && { last_down_ms: cut.lastDownMs }),
+      },
     }),
   }
 }
@@ -107,6 +120,19 @@ export function revocationEvent(
     recorded_at: new Date(logStartMs).toISOString(),
     revocation_epoch: '1:a',
     exchanges_cut: 0,
+    ...changes,
+  }
+}
+
+export function liftEvent(changes: Partial<Omit<LiftEvent, 'type'>> = {}): LiftEvent {
+  return {
+    type: 'lift',
+    rid: 'lift-1',
+    lifts: ['rev-1'],
+    reason: 'looked at it',
+    by: 'oncall',
+    signed_at: new Date(logStartMs).toISOString(),
+    revocation_epoch: '2:b',
     ...changes,
   }
 }

@@ -71,10 +71,16 @@ describe('createRedisFeed()', () => {
     const at = scope()
     await using committer = createRedisCommitter(at)
     await using feed = await startFeed(at)
+    const lifted: (readonly [string, string | undefined])[] = []
+    feed.onLifted(({ rid }) => lifted.push([rid, find(feed)]))
     await committer.commit(draft())
     await vi.waitFor(() => expect(find(feed)).toBe('r1'), within)
-    await committer.commitLift(liftOf(at))
+    const lift = liftOf(at)
+    await committer.commitLift(lift)
     await vi.waitFor(() => expect(find(feed)).toBeUndefined(), within)
+    await beats(feed)
+    // Once, though the channel and the log both brought it, and when the record had gone.
+    expect(lifted).toEqual([[lift.rid, undefined]])
     expect(feed.status()).toMatchObject({ records: 0, liftsIgnored: 0 })
     expect(await committer.list(10)).toEqual([])
 
@@ -82,10 +88,13 @@ describe('createRedisFeed()', () => {
     const log: FeedLog = { info: () => undefined, warn: () => undefined, error: () => undefined }
     await using later = createRedisFeed({ ...at, syncIntervalMs: 50, log })
     later.onApplied(applied)
+    const heard: string[] = []
+    later.onLifted(({ rid }) => heard.push(rid))
     later.start()
     await later.ready
     expect(find(later)).toBeUndefined()
     expect(applied).not.toHaveBeenCalled()
+    expect(heard).toEqual([lift.rid])
   })
 
   test('keeps what a lift does not name: the same subject, recorded again', async () => {

@@ -1,0 +1,32 @@
+import { agentSubjects } from '../policy/subject.ts'
+import type { SpiffeId } from '../policy/types.ts'
+import type { ReadDecision } from './read-record.ts'
+
+/** Whether a revocation of this subject covers what was decided. Of a chain of grants, the last one names the task. */
+export function isCovered(
+  { task, agent, upstream, request }: Pick<ReadDecision, 'task' | 'agent' | 'upstream' | 'request'>,
+  subject: string,
+): boolean {
+  if (subject === 'all') return true
+  const kind = subject.slice(0, subject.indexOf(':'))
+  switch (kind) {
+    case 'task':
+      return subject === `task:${task?.txn}`
+    case 'grant':
+      return (
+        task?.chain.some((jti, at) => subject === `grant:${task.approvers[at]}#${jti}`) ?? false
+      )
+    case 'approver':
+      return task?.approvers.some((approver) => subject === `approver:${approver}`) ?? false
+    case 'upstream':
+      return subject === `upstream:${upstream}`
+    case 'tool':
+      return subject === `tool:${upstream}/${request.mcp?.tool}`
+    default:
+      return isSpiffeId(agent?.spiffe_id) && agentSubjects(agent.spiffe_id).includes(subject)
+  }
+}
+
+function isSpiffeId(text: string | undefined): text is SpiffeId {
+  return text?.startsWith('spiffe://') ?? false
+}
