@@ -1,7 +1,12 @@
 import { createPrivateKey, sign, type KeyObject } from 'node:crypto'
 import { parseCompactJws, verifySignature } from '../policy/compact-jws.ts'
 import type { PublicKey } from '../policy/public-key.ts'
-import { isJsonObject, parseStrictJson, type JsonValue } from '../policy/strict-json.ts'
+import {
+  isJsonObject,
+  parseStrictJson,
+  type JsonObject,
+  type JsonValue,
+} from '../policy/strict-json.ts'
 import type { Clock } from '../policy/types.ts'
 import { genesis, type ChainHead } from './chain.ts'
 import { AuditError, type AuditLog } from './log.ts'
@@ -16,6 +21,16 @@ export interface CheckpointOptions {
   readonly instance: string
   readonly clock: Clock
   readonly onError: (error: unknown) => void
+  /** Where the fleet keeps the last one of each process. Absent: only the log has them. */
+  readonly store?: CheckpointStore
+  /** Whether the store took it. No record waits for that. */
+  readonly onStored?: (outcome: 'stored' | 'failed') => void
+}
+
+/** A copy out of reach of whoever can write the log. */
+export interface CheckpointStore {
+  /** Resolves with where the fleet's chain is after it, `n:h`. */
+  put(checkpoint: ChainHead & { readonly instance: string; readonly sig: string }): Promise<string>
 }
 
 /**
@@ -25,19 +40,32 @@ export interface CheckpointOptions {
 export function startCheckpoints(log: AuditLog, options: CheckpointOptions): AsyncDisposable {
   readSigningKey(options.keys())
   let signed = log.head.seq
+  let fleet: string | undefined
+  const { store, instance } = options
+  const put = async (checkpoint: ChainHead & { readonly sig: string }): Promise<void> => {
+    try {
+      fleet = await store?.put({ ...checkpoint, instance })
+      options.onStored?.('stored')
+    } catch {
+      options.onStored?.('failed')
+    }
+  }
   const checkpoint = async (): Promise<void> => {
     const { head } = log
     if (head.seq === signed) return
     try {
       // Signing is synchronous: the checkpoint is the very next record, so its `prev` is what it signs.
-      const sig = signCheckpoint(head, options)
+      const { seq, hash } = head
+      const sig = signCheckpoint({ seq, hash, fleet }, options)
       const records = head.seq - signed
       const appended = log.append({
         type: 'checkpoint',
-        checkpoint: { seq: head.seq, hash: head.hash, records, sig },
+        checkpoint: { seq, hash, records, ...(fleet !== undefined && { fleet }), sig },
       })
       signed = log.head.seq
       await appended
+      // Not before it is in the log: the store must not know more than the log has.
+      if (store) await put({ seq, hash, sig })
     } catch (error) {
       options.onError(error)
     }
@@ -131,18 +159,27 @@ async function problemOf(
   if (checkpoint.seq !== seq - 1 || checkpoint.hash !== prev) {
     return 'the checkpoint is not about the record before it'
   }
-  const parsed = parseCompactJws(checkpoint.sig, { maxBytes: maxSignatureBytes })
+  const { instance } = sidecar
+  const signed = await readSigned({ instance, ...checkpoint }, keys)
+  if (typeof signed === 'string') return signed
+  const isSame = signed['fleet'] === checkpoint.fleet
+  return isSame ? undefined : 'the signature is about another place in the fleet'
+}
+
+/** The claims that are signed over this place in the chain of this process, or what is wrong with the signature. */
+export async function readSigned(
+  { instance, seq, hash, sig }: ChainHead & { readonly instance: string; readonly sig: string },
+  keys: ReadonlyMap<string, PublicKey>,
+): Promise<JsonObject | string> {
+  const parsed = parseCompactJws(sig, { maxBytes: maxSignatureBytes })
   if (!parsed.ok) return `the signature: ${parsed.reason}`
   const { header, payload } = parsed.jws
   if (header['typ'] !== checkpointTyp) return 'the signature is not one of a checkpoint'
   const key = typeof header['kid'] === 'string' ? keys.get(header['kid']) : undefined
   if (!key) return 'the key of the signature is not known'
-  const isAbout =
-    payload['iss'] === sidecar.instance &&
-    payload['seq'] === checkpoint.seq &&
-    payload['hash'] === checkpoint.hash
+  const isAbout = payload['iss'] === instance && payload['seq'] === seq && payload['hash'] === hash
   if (!isAbout) return 'the signature is about another record'
-  return (await verifySignature(parsed.jws, key)) ? undefined : 'the signature does not verify'
+  return (await verifySignature(parsed.jws, key)) ? payload : 'the signature does not verify'
 }
 
 interface SigningKey {
@@ -152,13 +189,13 @@ interface SigningKey {
 }
 
 function signCheckpoint(
-  { seq, hash }: ChainHead,
+  { seq, hash, fleet }: ChainHead & { readonly fleet: string | undefined },
   { keys, instance, clock }: CheckpointOptions,
 ): string {
   const iat = Math.floor(clock.now() / 1000)
   const { kid, alg, key } = readSigningKey(keys())
   const header = base64url({ alg, kid, typ: checkpointTyp })
-  const input = `${header}.${base64url({ iss: instance, seq, hash, iat })}`
+  const input = `${header}.${base64url({ iss: instance, seq, hash, fleet, iat })}`
   const digest = alg === 'EdDSA' ? null : 'sha256'
   const signature = sign(digest, Buffer.from(input), { key, dsaEncoding: 'ieee-p1363' })
   return `${input}.${signature.toString('base64url')}`

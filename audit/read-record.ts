@@ -103,6 +103,7 @@ const checkpoint = v.object({
     seq: v.number(),
     hash: v.string(),
     records: v.number(),
+    fleet: v.optional(v.pipe(v.string(), v.regex(/^\d{1,15}:[0-9a-f]{40}$/))),
     sig: v.string(),
   }),
 })

@@ -134,7 +134,9 @@ export interface CheckpointEvent {
     readonly hash: string
     /** How many records this process added since the checkpoint before. */
     readonly records: number
-    /** Compact JWS, `typ` `audit-checkpoint+jwt`, over `iss` (the instance), `seq`, `hash` and `iat`. */
+    /** Where the chain of the fleet's checkpoints was when this process last put one into the store, `n:h`. */
+    readonly fleet?: string
+    /** Compact JWS, `typ` `audit-checkpoint+jwt`, over `iss` (the instance), `seq`, `hash`, `fleet` and `iat`. */
     readonly sig: string
   }
 }

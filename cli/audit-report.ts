@@ -1,12 +1,12 @@
 import { createReadStream } from 'node:fs'
 import { InvalidArgumentError, Option, type Command } from 'commander'
-import type { SignatureCheck } from '../audit/checkpoint.ts'
+import { checkSignatures, type SignatureCheck } from '../audit/checkpoint.ts'
 import { readVerified } from '../audit/read-file.ts'
 import { accountOf, type Account } from '../audit/report.ts'
 import type { RevocationReport } from '../audit/report-summary.ts'
 import { parseDuration } from '../config/duration.ts'
 import { createPresenceReader } from '../revocation/presence-reader.ts'
-import { signaturesBy } from './audit-signatures.ts'
+import { readPublicKeys } from './read-public-keys.ts'
 import { exitCodes } from './exit-codes.ts'
 import { printable } from './printable.ts'
 import { addStoreOptions, askStore, readStoreOptions, type StoreOptions } from './store-options.ts'
@@ -44,10 +44,10 @@ interface ReportOptions extends StoreOptions {
 async function reportOn(files: readonly string[], options: ReportOptions): Promise<number> {
   const { restarts = false, key } = options
   const account = accountOf(options.revocation, { heartbeatMs: options.heartbeat })
-  const signatures = key === undefined ? undefined : signaturesBy(key)
+  const keys = key === undefined ? undefined : readPublicKeys(key)
   for (const file of new Set(files)) {
     try {
-      await readInto(account, { file, restarts, signatures: signatures?.() })
+      await readInto(account, { file, restarts, signatures: keys && checkSignatures(keys) })
     } catch (error) {
       const why = error instanceof Error ? error.message : 'cannot be read'
       process.stderr.write(`${file}: ${why}\n`)

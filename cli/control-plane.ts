@@ -7,6 +7,7 @@ import { createEmbeddedRevocation } from '../revocation/embedded.ts'
 import type { RevocationFeed } from '../revocation/feed.ts'
 import type { GrantStore } from '../revocation/grant-store.ts'
 import type { Presence } from '../revocation/presence.ts'
+import type { RedisCheckpoints } from '../revocation/redis-checkpoints.ts'
 
 /** Where a sidecar hears of revocations and finds grants. */
 export interface ControlPlane extends AsyncDisposable {
@@ -14,6 +15,8 @@ export interface ControlPlane extends AsyncDisposable {
   readonly grants: GrantStore
   /** How operators see the sidecar. Absent when it has its revocations to itself. */
   readonly presence?: Presence
+  /** Absent when no checkpoints are configured, or nobody else could see them. */
+  readonly checkpoints?: RedisCheckpoints
 }
 
 /** Opens what the configuration names, and waits for nothing: the feed connects when it is started, and keeps trying. */
@@ -32,10 +35,16 @@ export async function openControlPlane(
     }
   }
   // The Redis client is memory and start time that an embedded source has no use for.
-  const [{ createRedisFeed }, { createRedisGrantStore }, { createPresence }] = await Promise.all([
+  const [
+    { createRedisFeed },
+    { createRedisGrantStore },
+    { createPresence },
+    { createRedisCheckpoints },
+  ] = await Promise.all([
     import('../revocation/redis-feed.ts'),
     import('../revocation/redis-grant-store.ts'),
     import('../revocation/presence.ts'),
+    import('../revocation/redis-checkpoints.ts'),
   ])
   const { redis, syncInterval: syncIntervalMs, snapshotFile } = revocation
   const feed = createRedisFeed({
@@ -49,15 +58,18 @@ export async function openControlPlane(
   })
   const grants = createRedisGrantStore({ redis, trustDomain, clock })
   const presence = createPresence({ redis, trustDomain, clock, log })
+  const checkpoints = config.audit.checkpoint && createRedisCheckpoints({ redis, trustDomain })
   return {
     feed,
     grants,
     presence,
+    ...(checkpoints && { checkpoints }),
     async [Symbol.asyncDispose]() {
       await Promise.all([
         feed[Symbol.asyncDispose](),
         grants[Symbol.asyncDispose](),
         presence[Symbol.asyncDispose](),
+        checkpoints?.[Symbol.asyncDispose](),
       ])
     },
   }

@@ -51,12 +51,13 @@ interface ServeOptions {
 async function serve(path: string, { loaded, log, stop }: ServeOptions): Promise<void> {
   const clock = systemClock
   await using plane = await openControlPlane(loaded.config, { clock, log })
-  const { feed, grants, presence } = plane
+  const { feed, grants, presence, checkpoints } = plane
   await using sidecar = await startSidecar({
     ...loaded,
     feed,
     grants,
     ...(presence && { presence }),
+    ...(checkpoints && { checkpoints }),
     clock,
     log,
   })

@@ -1,21 +1,21 @@
-import { startCheckpoints } from '../audit/checkpoint.ts'
-import type { AuditLog } from '../audit/log.ts'
+import { startCheckpoints, type CheckpointStore } from '../audit/checkpoint.ts'
 import type { Config } from '../config/schema.ts'
 import { openSecretFile } from '../credential/secret-file.ts'
-import type { Clock } from '../policy/types.ts'
-import type { Log } from './log.ts'
+import type { Sidecar } from './sidecar.ts'
 
 /** The signed checkpoints of the audit, when they are configured. Throws when there is no key to sign with. */
 export function checkpointsOf(
-  audit: AuditLog,
-  options: {
+  { audit, clock, log, metrics }: Sidecar,
+  {
+    config,
+    instance,
+    store,
+  }: {
     readonly config: Config['audit']['checkpoint']
     readonly instance: string
-    readonly clock: Clock
-    readonly log: Log
+    readonly store: CheckpointStore | undefined
   },
 ): AsyncDisposable | undefined {
-  const { config, instance, clock, log } = options
   if (!config) return undefined
   const file = openSecretFile(config.keys.file, clock)
   return startCheckpoints(audit, {
@@ -23,6 +23,8 @@ export function checkpointsOf(
     everyMs: config.every,
     instance,
     clock,
+    ...(store && { store }),
+    onStored: (outcome) => metrics.checkpointStored(outcome),
     onError: (error) => log.error({ err: error }, 'no checkpoint could be put on record'),
   })
 }

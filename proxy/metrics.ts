@@ -31,6 +31,7 @@ export interface Metrics {
   credentialIssued(kind: Issuer['kind'], outcome: 'issued' | 'failed'): void
   revocationApplied(op: RevocationOp): void
   configReloaded(result: 'applied' | 'rejected'): void
+  checkpointStored(outcome: 'stored' | 'failed'): void
   /** Attaches the gauges; without it they are absent. */
   observe(source: MetricsSource): void
   /** Prometheus text. */
@@ -93,6 +94,12 @@ export function createMetrics(): Metrics {
     labelNames: ['result'] as const,
     registers,
   })
+  const checkpoints = new Counter({
+    name: 'chaperone_checkpoints_total',
+    help: 'Signed audit checkpoints that were sent to the store, by outcome',
+    labelNames: ['outcome'] as const,
+    registers,
+  })
   new Gauge({
     name: 'chaperone_build_info',
     help: 'Always 1',
@@ -119,6 +126,7 @@ export function createMetrics(): Metrics {
     credentialIssued: (kind, outcome) => credentials.inc({ kind, outcome }),
     revocationApplied: (op) => revocations.inc({ op }),
     configReloaded: (result) => reloads.inc({ result }),
+    checkpointStored: (outcome) => checkpoints.inc({ outcome }),
     observe: (source) => observe(registry, source),
     expose: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
   }

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { CheckpointStore } from '../audit/checkpoint.ts'
 import { openAuditLog } from '../audit/file-log.ts'
 import type { AuditEvent } from '../audit/record.ts'
 import type { Config } from '../config/schema.ts'
@@ -49,6 +50,8 @@ interface StartOptions extends LoadedConfig {
   readonly grants: GrantStore
   /** How operators see this sidecar; whoever opened it disposes of it, after the sidecar. Absent: they do not. */
   readonly presence?: Presence
+  /** Where the fleet keeps its signed checkpoints. Absent: only the audit log has them. */
+  readonly checkpoints?: CheckpointStore
   readonly clock: Clock
   readonly log: Log
 }
@@ -151,7 +154,11 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     detail: { policy_set_sha: snapshot.engine.policySetSha },
   })
 
-  const checkpoints = checkpointsOf(audit, { config: auditConfig.checkpoint, instance, clock, log })
+  const checkpoints = checkpointsOf(sidecar, {
+    config: auditConfig.checkpoint,
+    instance,
+    store: options.checkpoints,
+  })
   const streamCheck = setInterval(() => endDeadStreams(sidecar), streamCheckMs)
   const heartbeat = setInterval(() => void putOnRecord(sidecar, heartbeatOf(sidecar)), heartbeatMs)
   const stopped = new AbortController()

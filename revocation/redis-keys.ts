@@ -26,6 +26,12 @@ export interface RedisKeys {
   readonly absorbed: string
   /** Never there: every sync deletes it, because only a master that takes writes lets it. */
   readonly probe: string
+  /** Hash instance -> the last signed checkpoint of its audit. */
+  readonly checkpoints: string
+  /** String `n:h`: how many checkpoints were ever put, and the link of the last. */
+  readonly checkpointsHead: string
+  /** Sorted set of instances by when they last put one. */
+  readonly checkpointsSeen: string
   /** Sorted set of tasks by the time of their `put()`. */
   readonly grants: string
   /** String: the compact JWS of the task's grant. */
@@ -52,6 +58,9 @@ export function redisKeys({ redis, trustDomain }: RedisScope): RedisKeys {
     revoked: `${base}:revoked`,
     absorbed: `${base}:absorbed`,
     probe: `${base}:probe`,
+    checkpoints: `${base}:checkpoints`,
+    checkpointsHead: `${base}:checkpoints-head`,
+    checkpointsSeen: `${base}:checkpoints-seen`,
     grants: `${base}:grants`,
     grant: (txn) => `${base}:grant:${txn}`,
   }

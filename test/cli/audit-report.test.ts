@@ -169,17 +169,16 @@ describe('chaperone audit verify --key', () => {
     expect(other.code).toBe(1)
   })
 
-  test('ends with 1 when nothing is signed, and with 2 when the key is private', async () => {
+  test('ends with 1 when nothing is signed, and throws without quoting it when the key is private', async () => {
     const key = await signingKey('EdDSA')
     const unsigned = await run('verify', file, '--key', await keyFile(key))
     expect(unsigned.out).toContain(`${file}: no signed checkpoint\n`)
     expect(unsigned.code).toBe(1)
     const path = join(folder, 'private')
     await writeFile(path, JSON.stringify({ keys: [key.privateJwk] }))
-    const secret = await run('verify', file, '--key', path)
-    expect(secret.code).toBe(2)
-    expect(secret.err).toContain('it is not a public key')
-    expect(secret.err).not.toContain(String(key.privateJwk.d))
+    const secret = await run('verify', file, '--key', path).catch((error: unknown) => error)
+    expect(secret).toMatchObject({ message: expect.stringContaining('it is not a public key') })
+    expect(String(secret)).not.toContain(String(key.privateJwk.d))
   })
 })
 

@@ -132,6 +132,7 @@ function filled(): Metrics {
     for (const result of ['issued', 'failed'] as const) metrics.credentialIssued(kind, result)
   for (const op of ['revoke', 'pause', 'quarantine'] as const) metrics.revocationApplied(op)
   for (const result of ['applied', 'rejected'] as const) metrics.configReloaded(result)
+  for (const result of ['stored', 'failed'] as const) metrics.checkpointStored(result)
   return metrics
 }
 
