@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { readTextFile, TextFileError } from '../config/read-text-file.ts'
 import type { Config } from '../config/schema.ts'
 import { CredentialError } from '../credential/issuer.ts'
@@ -14,6 +14,7 @@ import { compilePolicies } from '../policy/cedar.ts'
 import { parseStrictJson } from '../policy/strict-json.ts'
 import { cedarSchema, loadPolicyFiles, PolicyFileError } from '../proxy/policy-files.ts'
 import { systemClock } from '../proxy/system-clock.ts'
+import { maxDenyListBytes, parseDenyList } from '../revocation/deny-list.ts'
 
 /** What is wrong with something that a configuration refers to. Never quotes a key or a secret. */
 export interface ReferenceProblem {
@@ -48,6 +49,7 @@ export function checkReferences(
     ...certificateFiles(config).map(checkText),
     ...secretFiles(config).map(checkSecret),
     checkMintKeys(config),
+    checkDenyFile(config.revocation),
   ]
   return {
     problems: reports.flatMap(({ problems }) => problems),
@@ -147,6 +149,18 @@ function checkMintKeys({ mint }: Config): ReferenceReport {
   } catch (error) {
     if (error instanceof CredentialError) return problem(mint.keys.file, error.message)
     throw error
+  }
+}
+
+/** It may be mounted only where the sidecar runs, but what is there must say what it means. */
+function checkDenyFile({ denyFile: file }: Config['revocation']): ReferenceReport {
+  if (file === undefined) return none
+  if (!existsSync(file)) return warning(file, 'The file does not exist: it denies nothing')
+  const text = readOrProblem(file, maxDenyListBytes)
+  if (typeof text !== 'string') return text
+  return {
+    problems: parseDenyList(text).problems.map((found) => ({ file, ...found })),
+    warnings: [],
   }
 }
 

@@ -4,6 +4,7 @@ import type { Log } from '../proxy/log.ts'
 import type { Clock } from '../policy/types.ts'
 import { createEmbeddedGrantStore } from '../revocation/embedded-grant-store.ts'
 import { createEmbeddedRevocation } from '../revocation/embedded.ts'
+import { withDenyFile } from '../revocation/deny-file.ts'
 import type { RevocationFeed } from '../revocation/feed.ts'
 import type { GrantStore } from '../revocation/grant-store.ts'
 import type { Presence } from '../revocation/presence.ts'
@@ -26,8 +27,12 @@ export async function openControlPlane(
 ): Promise<ControlPlane> {
   const { revocation, trustDomain } = config
   const verifyLift = liftVerifier(config)
+  const withFile = (feed: RevocationFeed): RevocationFeed => {
+    const { denyFile: path } = revocation
+    return path === undefined ? feed : withDenyFile(feed, { path, clock, log })
+  }
   if (revocation.source === 'embedded') {
-    const { feed } = createEmbeddedRevocation({ clock, verifyLift })
+    const feed = withFile(createEmbeddedRevocation({ clock, verifyLift }).feed)
     return {
       feed,
       grants: createEmbeddedGrantStore({ clock }),
@@ -47,15 +52,17 @@ export async function openControlPlane(
     import('../revocation/redis-checkpoints.ts'),
   ])
   const { redis, syncInterval: syncIntervalMs, snapshotFile } = revocation
-  const feed = createRedisFeed({
-    redis,
-    trustDomain,
-    syncIntervalMs,
-    clock,
-    log,
-    verifyLift,
-    ...(snapshotFile !== undefined && { snapshotFile }),
-  })
+  const feed = withFile(
+    createRedisFeed({
+      redis,
+      trustDomain,
+      syncIntervalMs,
+      clock,
+      log,
+      verifyLift,
+      ...(snapshotFile !== undefined && { snapshotFile }),
+    }),
+  )
   const grants = createRedisGrantStore({ redis, trustDomain, clock })
   const presence = createPresence({ redis, trustDomain, clock, log })
   const checkpoints = config.audit.checkpoint && createRedisCheckpoints({ redis, trustDomain })

@@ -11,6 +11,7 @@ import { createPresenceReader } from '../revocation/presence-reader.ts'
 import { createRedisCommitter, type RedisCommitter } from '../revocation/redis-committer.ts'
 import { showBlastRadius } from './blast-radius.ts'
 import { durableLine, durableOption, isDurable } from './durability-report.ts'
+import { denyInFile } from './deny-file.ts'
 import { enforcementLines, isConfirmed, recordedJson, recordedLine } from './enforcement-report.ts'
 import { exitCodes } from './exit-codes.ts'
 import { reason } from './reason-option.ts'
@@ -28,6 +29,7 @@ interface RevokeOptions extends StoreOptions {
   readonly by: string
   readonly expires: number
   readonly rid?: string
+  readonly file?: string
   readonly wait: number
   readonly durable: number
   readonly dryRun: boolean
@@ -87,12 +89,21 @@ export function registerRevoke(program: Command): void {
       .addOption(durableOption())
       .option('--dry-run', 'record nothing: show what it would cover', false)
       .option('--json', 'print JSON', false)
+    if (op === 'revoke') command.addOption(fileOption())
     addStoreOptions(command).action(
       async (first: string, second: string | undefined, options: RevokeOptions) => {
         process.exitCode = await revoke(op, { first, second, options })
       },
     )
   }
+}
+
+/** What a deny file cannot say: it knows no expiry, no id and nobody who confirms. */
+function fileOption(): Option {
+  return new Option(
+    '--file <path>',
+    'put it into this deny file instead of the store, for when that is not there',
+  ).conflicts(['redis', 'trustDomain', 'config', 'rid', 'expires', 'wait', 'dryRun'])
 }
 
 interface Request {
@@ -109,9 +120,16 @@ async function revoke(op: RevocationOp, { first, second, options }: Request): Pr
     )
     return exitCodes.usage
   }
+  const isMeant = async (): Promise<boolean> =>
+    !isWide(subject) || options.yes || (await isTyped(subject, op))
+  if (options.file !== undefined) {
+    if (!(await isMeant())) return exitCodes.usage
+    print([await denyInFile(options.file, { ...options, subject })])
+    return exitCodes.ok
+  }
   const store = readStoreOptions(options)
   if (options.dryRun) return await showBlastRadius(store, { subject, json: options.json })
-  if (isWide(subject) && !options.yes && !(await isTyped(subject, op))) return exitCodes.usage
+  if (!(await isMeant())) return exitCodes.usage
   const draft: RevocationDraft = {
     rid: options.rid ?? randomUUID(),
     op,

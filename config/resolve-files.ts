@@ -19,16 +19,7 @@ export function resolveFiles(config: Config, directory: string): Config {
       ...policy,
       ...(policy.directory !== undefined && { directory: absolute(policy.directory) }),
     },
-    revocation:
-      revocation.source === 'redis'
-        ? {
-            ...revocation,
-            redis: resolveRedis(revocation.redis, absolute),
-            ...(revocation.snapshotFile !== undefined && {
-              snapshotFile: absolute(revocation.snapshotFile),
-            }),
-          }
-        : revocation,
+    revocation: resolveRevocation(revocation, absolute),
     upstreams: upstreams.map((upstream) => ({
       ...upstream,
       ...(upstream.caFile !== undefined && { caFile: absolute(upstream.caFile) }),
@@ -50,6 +41,22 @@ type Absolute = (path: string) => string
 function resolveBundle(bundle: TrustBundleConfig, absolute: Absolute): TrustBundleConfig {
   if ('file' in bundle) return { ...bundle, file: absolute(bundle.file) }
   return { ...bundle, ...(bundle.caFile !== undefined && { caFile: absolute(bundle.caFile) }) }
+}
+
+function resolveRevocation(
+  revocation: Config['revocation'],
+  absolute: Absolute,
+): Config['revocation'] {
+  const { denyFile } = revocation
+  const common = denyFile === undefined ? {} : { denyFile: absolute(denyFile) }
+  if (revocation.source !== 'redis') return { ...revocation, ...common }
+  const { snapshotFile, redis } = revocation
+  return {
+    ...revocation,
+    ...common,
+    redis: resolveRedis(redis, absolute),
+    ...(snapshotFile !== undefined && { snapshotFile: absolute(snapshotFile) }),
+  }
 }
 
 function resolveRedis(redis: RedisConfig, absolute: Absolute): RedisConfig {

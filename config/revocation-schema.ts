@@ -47,6 +47,12 @@ const freshness = {
   }),
 }
 
+const denyFile = v.optional(
+  describedText(
+    'Text file of subjects that are denied, one per line with a reason, with or without the store. Looked at four times a second. Absent: none.',
+  ),
+)
+
 export const revocation = v.variant('source', [
   v.strictObject({
     source: v.literal('redis'),
@@ -56,7 +62,8 @@ export const revocation = v.variant('source', [
         'Local file that keeps the known records for the next start: they refuse before Redis has answered. Written at most once per second. Absent: none.',
       ),
     ),
+    denyFile,
     ...freshness,
   }),
-  v.strictObject({ source: v.literal('embedded'), ...freshness }),
+  v.strictObject({ source: v.literal('embedded'), denyFile, ...freshness }),
 ])

@@ -12,6 +12,8 @@ export interface MetricsSource {
   revocationConnected(): boolean
   revocationRecords(): number
   revocationMissingInStore(): number
+  denyFileSubjects(): number
+  denyFileProblems(): number
   auditBacklog(): number
   policyHealthy(): boolean
   /** Share of the heap's limit in use, 0 to 1. */
@@ -164,6 +166,14 @@ function observe(registry: Registry, source: MetricsSource): void {
   gauge('chaperone_revocation_missing_in_store', {
     help: 'Records held here that the store no longer has: it lost data',
     read: () => source.revocationMissingInStore(),
+  })
+  gauge('chaperone_deny_file_subjects', {
+    help: 'Subjects that the deny file denies',
+    read: () => source.denyFileSubjects(),
+  })
+  gauge('chaperone_deny_file_problems', {
+    help: 'Lines of the deny file that cannot be read; 1 when the whole file cannot',
+    read: () => source.denyFileProblems(),
   })
   gauge('chaperone_audit_backlog', {
     help: 'Audit records that wait for the sink',

@@ -12,6 +12,7 @@ import type { GrantStore } from '../revocation/grant-store.ts'
 import type { Presence } from '../revocation/presence.ts'
 import { startAdminListener, type CheckResult } from './admin.ts'
 import { enforce, recordLift } from './enforce.ts'
+import { denyFileCheck } from './deny-file-check.ts'
 import { checkpointsOf } from './checkpoints-of.ts'
 import { watchEventLoopDelay, type EventLoopDelay } from './event-loop-delay.ts'
 import { Exchanges } from './exchanges.ts'
@@ -261,6 +262,7 @@ function checkReady(
       ok: ageMs <= config.revocation.staleAfterReads,
       detail: `${connected ? 'connected' : 'not connected'}, position ${epoch}, ${records} in force, age ${Math.round(ageMs)} ms`,
     },
+    ...denyFileCheck(feed.status()),
     { name: 'audit', ok: audit.healthy, detail: `${audit.backlog} waiting` },
   ]
 }
@@ -273,6 +275,8 @@ function observe(sidecar: Sidecar, { eventLoop }: { readonly eventLoop: EventLoo
     revocationConnected: () => feed.status().connected,
     revocationRecords: () => feed.status().records,
     revocationMissingInStore: () => feed.status().missingInStore,
+    denyFileSubjects: () => feed.status().denyFile?.subjects ?? 0,
+    denyFileProblems: () => feed.status().denyFile?.problems ?? 0,
     auditBacklog: () => audit.backlog,
     policyHealthy: () => sidecar.snapshot.engine.healthy,
     heapUsedRatio: readHeap,

@@ -36,6 +36,16 @@ export interface FeedStatus {
   readonly liftsIgnored: number
   /** Records held here that the store no longer has: it lost data. Alarmed, kept, offered back. */
   readonly missingInStore: number
+  /** Absent: no deny file is configured. */
+  readonly denyFile?: DenyFileStatus
+}
+
+/** What a deny file says here. */
+export interface DenyFileStatus {
+  /** Subjects that it denies. */
+  readonly subjects: number
+  /** Lines that cannot be read; 1 when the whole file cannot. */
+  readonly problems: number
 }
 
 /** What an operator does: commit a record atomically with its log entry, head and push. */

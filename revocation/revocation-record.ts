@@ -151,14 +151,22 @@ function toBare(
   return { kind: 'record', record: provisional(subject, { reason, by: 'channel', nowMs }) }
 }
 
-/** What a bare assertion is until the store has given it a `rid`: in force, and without a position. */
+/**
+ * What a bare assertion is until the store has given it a `rid`: in force, and without a position. That of a deny file
+ * stays so.
+ */
 export function provisional(
   subject: string,
-  said: { readonly reason: string; readonly by: 'channel' | 'set'; readonly nowMs: number },
+  said: {
+    readonly reason: string
+    readonly by: 'channel' | 'set' | 'file'
+    readonly nowMs: number
+  },
 ): Revocation {
   const digest = createHash('sha256').update(subject).digest('hex').slice(0, 32)
   const { reason, by, nowMs } = said
-  return { rid: `bare-${digest}`, op: 'revoke', subject, reason, by, atMs: nowMs, expiresAtMs: 0 }
+  const rid = `${by === 'file' ? 'file' : 'bare'}-${digest}`
+  return { rid, op: 'revoke', subject, reason, by, atMs: nowMs, expiresAtMs: 0 }
 }
 
 function parseJson(text: string): unknown {

@@ -47,6 +47,8 @@ export interface CliResult {
 export interface WorldChanges {
   /** Replaces the line of this top-level setting, or adds it: `shutdown: { drain: 1s }`. */
   readonly settings?: Readonly<Record<string, string>>
+  /** More members of `revocation`: `denyFile: deny.txt, staleAfterReads: 1m`. */
+  readonly revocation?: string
   /** More files of the sidecar's folder. */
   readonly files?: Readonly<Record<string, string>>
   readonly upstreamArgs?: readonly string[]
@@ -77,7 +79,11 @@ export async function startWorld(changes: WorldChanges = {}): Promise<World> {
     const start = (more: WorldChanges = {}): Promise<SidecarProcess> =>
       startSidecarProcess({
         config: configText(
-          { redisUrl: redis.url, upstreamUrl: upstream.url },
+          {
+            redisUrl: redis.url,
+            upstreamUrl: upstream.url,
+            revocation: more.revocation ?? changes.revocation ?? '',
+          },
           { ...changes.settings, ...more.settings },
         ),
         files: { ...files, ...changes.files, ...more.files },
@@ -167,7 +173,15 @@ async function putGrant(
 }
 
 function configText(
-  { redisUrl, upstreamUrl }: { readonly redisUrl: string; readonly upstreamUrl: string },
+  {
+    redisUrl,
+    upstreamUrl,
+    revocation,
+  }: {
+    readonly redisUrl: string
+    readonly upstreamUrl: string
+    readonly revocation: string
+  },
   settings: Readonly<Record<string, string>> = {},
 ): string {
   const common = 'allowPrivateAddresses: true'
@@ -179,7 +193,7 @@ function configText(
     trustDomain: `trustDomain: ${names.trustDomain}`,
     identity: `identity: { trustBundles: [{ trustDomain: ${names.trustDomain}, file: bundle.json }] }`,
     approvers: `approvers: [{ iss: "${names.approver}", jwks: approvers.json }]`,
-    revocation: `revocation: { source: redis, redis: { url: "${redisUrl}" } }`,
+    revocation: `revocation: { source: redis, redis: { url: "${redisUrl}" }, ${revocation} }`,
     upstreams: `upstreams:
   - { name: api, url: "${upstreamUrl}", ${common}, credential: { ${mint} } }
   - { name: llm, url: "${upstreamUrl}", ${common}, credential: { ${bearer} } }
