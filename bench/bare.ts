@@ -55,6 +55,7 @@ class UntrackedExchange implements Exchange {
   readonly lastDownMs = undefined
   bytesUp = 0
   bytesDown = 0
+  restsOn(): void {}
   attach(): void {}
   [Symbol.dispose](): void {}
 }

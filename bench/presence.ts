@@ -54,7 +54,13 @@ export async function measurePresence(
     const presence = stack.use(createPresence(scope))
     feed.onApplied((records) =>
       presence.enforced(
-        records.map(({ rid, atMs }) => ({ rid, recordedAtMs: atMs, cut: 0, tookMs: 0 })),
+        records.map(({ rid, atMs }) => ({
+          rid,
+          recordedAtMs: atMs,
+          cut: 0,
+          dropped: 0,
+          tookMs: 0,
+        })),
       ),
     )
     presence.start({

@@ -37,11 +37,12 @@ export function recordedJson({
   const { confirmed, unconfirmed } = enforcement
   const enforced = {
     sidecars: confirmed.length + unconfirmed.length,
-    confirmed: confirmed.map(({ instance, host, afterMs, cut, tookMs }) => ({
+    confirmed: confirmed.map(({ instance, host, afterMs, cut, dropped, tookMs }) => ({
       instance,
       host,
       after_ms: round(afterMs),
       ...(cut !== undefined && { cut }),
+      ...(dropped !== undefined && { credentials_dropped: dropped }),
       ...(tookMs !== undefined && { heard_to_cut_ms: tookMs }),
     })),
     unconfirmed: unconfirmed.map(({ instance, host, seenMs, closedByMs }) => ({
@@ -53,7 +54,8 @@ export function recordedJson({
         streams_end_by: instant(closedByMs.streams),
       }),
     })),
-    streams_cut: cutOf(enforcement),
+    streams_cut: sumOf(enforcement, 'cut'),
+    credentials_dropped: sumOf(enforcement, 'dropped'),
   }
   return [JSON.stringify({ ...recorded, enforced, everywhere: isConfirmed(enforcement) })]
 }
@@ -74,7 +76,8 @@ export function enforcementLines(enforcement: Enforcement, atMs: number): readon
     p50 === undefined || max === undefined ? '' : ` within ${round(max)} ms (p50 ${round(p50)} ms)`
   return [
     `enforced  ${confirmed.length}/${all} sidecars${within}`,
-    `streams   ${cutOf(enforcement)} cut`,
+    `streams   ${sumOf(enforcement, 'cut')} cut`,
+    `dropped   ${sumOf(enforcement, 'dropped')} credentials`,
     ...unconfirmed.map((sidecar) => silentLine(sidecar, atMs)),
   ]
 }
@@ -91,8 +94,8 @@ function silentLine({ instance, host, seenMs, closedByMs }: Unconfirmed, atMs: n
   return `${who}: unless it hears of the record it refuses everything by itself from ${instant(closedByMs.reads)} at the latest (${seconds(closedByMs.reads)}), and ends its streams by ${instant(closedByMs.streams)}`
 }
 
-function cutOf({ confirmed }: Enforcement): number {
-  return confirmed.reduce((sum, { cut = 0 }) => sum + cut, 0)
+function sumOf({ confirmed }: Enforcement, what: 'cut' | 'dropped'): number {
+  return confirmed.reduce((sum, one) => sum + (one[what] ?? 0), 0)
 }
 
 function round(ms: number): number {

@@ -156,6 +156,7 @@ async function revoke(op: RevocationOp, { first, second, options }: Request): Pr
       : [
           durableLine(durability, durable),
           ...(enforcement ? enforcementLines(enforcement, committed.atMs) : [unawaited]),
+          proofLine(rid),
         ],
   )
   const confirmed = enforcement === undefined || isConfirmed(enforcement)
@@ -164,6 +165,11 @@ async function revoke(op: RevocationOp, { first, second, options }: Request): Pr
 
 const unawaited =
   'Every sidecar of this store enforces it when it hears of it, within milliseconds; one that cannot hear fails closed by itself.'
+
+/** What was tried since is known to the sidecars alone: their audit logs have it. */
+function proofLine(rid: string): string {
+  return `proof     chaperone audit report <audit log of each sidecar> --revocation ${rid}`
+}
 
 async function confirmations(
   store: Store,

@@ -54,13 +54,13 @@ export class CredentialCache {
     }
   }
 
-  /** Ends every credential whose task, agent, grant or approver is this subject. Returns how many. */
-  async revokeCovered(subject: string): Promise<number> {
+  /** Ends every credential whose task, agent, grant or approver is this subject, or that is it. `ended` never rejects. */
+  revokeCovered(subject: string): { readonly dropped: number; readonly ended: Promise<unknown> } {
     this.#forgetIssuing()
     const covered = [...this.#held.entries()].filter(([, held]) => held.subjects.includes(subject))
     for (const [key] of covered) this.#held.delete(key)
-    await Promise.all(covered.map(([, { credential }]) => credential.revoke()))
-    return covered.length
+    const ended = Promise.all(covered.map(([, { credential }]) => credential.revoke()))
+    return { dropped: covered.length, ended }
   }
 
   /** Forgets all: a new configuration may issue others. */
@@ -113,7 +113,11 @@ export class CredentialCache {
     this.#held.set(key, {
       credential,
       refreshAtMs: this.#options.clock.monotonic() + lifeMs * refreshAfterShare,
-      subjects: [...request.chain.subjects, `upstream:${request.upstream.name}`],
+      subjects: [
+        ...request.chain.subjects,
+        `upstream:${request.upstream.name}`,
+        ...(credential.subject === undefined ? [] : [credential.subject]),
+      ],
     })
   }
 }

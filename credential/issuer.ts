@@ -34,6 +34,8 @@ export interface Credential {
   readonly kind: Issuer['kind']
   /** First 16 hex digits of a SHA-256 that identifies the credential without revealing it; '-' when there is none. */
   readonly digest: string
+  /** What a revocation of this one alone names: `credential:<iss>#<jti>`. Absent where it has no such name. */
+  readonly subject?: string
   /** Epoch milliseconds; Infinity for a static key. */
   readonly expiresAtMs: number
   /** Header pairs and query pairs to write last, once. Called once per forwarded request. */

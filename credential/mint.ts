@@ -70,7 +70,7 @@ export function createMintIssuer(
       if (claims.exp <= claims.iat)
         throw new CredentialError('The grant ends before a credential could start')
       const token = await keys.sign(claims)
-      return bearer(token, claims.exp * 1000)
+      return bearer(token, claims)
     },
   }
 }
@@ -122,10 +122,17 @@ function parseMintKey(jwk: JsonValue, where: string): MintKey {
   }
 }
 
+interface MintedClaims extends Record<string, unknown> {
+  readonly iss: string
+  readonly jti: string
+  readonly iat: number
+  readonly exp: number
+}
+
 function mintedClaims(
   { agent, chain, upstream, nowMs }: IssueRequest,
   { config, issuer }: { readonly config: MintConfig; readonly issuer: string },
-): Record<string, unknown> & { iat: number; exp: number } {
+): MintedClaims {
   const { leaf } = chain
   // SW-3: a credential never outlives any grant that it rests on.
   const expiresAtMs = Math.min(nowMs + config.ttl, chain.expiresAtMs)
@@ -152,11 +159,12 @@ function concerns(destination: Destination, upstream: Upstream): boolean {
   )
 }
 
-function bearer(token: string, expiresAtMs: number): Credential {
+function bearer(token: string, { iss, jti, exp }: MintedClaims): Credential {
   return {
     kind: 'mint',
     digest: createHash('sha256').update(token).digest('hex').slice(0, 16),
-    expiresAtMs,
+    subject: `credential:${iss}#${jti}`,
+    expiresAtMs: exp * 1000,
     slots: () => ({ headers: [['authorization', `Bearer ${token}`]], query: [] }),
     revoke: () => Promise.resolve('unsupported'),
   }

@@ -2,7 +2,7 @@ import type { CedarDecision, PolicyEngine } from './cedar-engine.ts'
 import { buildCedarRequest, isRead, rank } from './cedar-request.ts'
 import { deny } from './denial.ts'
 import { grantAllows, matchesDestination, type Target } from './destination.ts'
-import { codeOfRevocation } from './revocation-code.ts'
+import { denialOfRevocation } from './revocation-code.ts'
 import { agentSubjects } from './subject.ts'
 import type {
   Agent,
@@ -91,9 +91,7 @@ function findRevoked({ view, chain, agent, upstream, operation }: Asked): Denial
     view.find(chain.subjects),
     view.find([...agentSubjects(agent.id), ...upstreamSubjects(upstream, operation)]),
   )
-  if (!record) return undefined
-  const { rid, op, subject } = record
-  return deny(codeOfRevocation(record), `${op} ${rid} of ${subject}`, { revocation: record })
+  return record && denialOfRevocation(record)
 }
 
 function upstreamSubjects({ name }: Upstream, operation: Operation): readonly string[] {

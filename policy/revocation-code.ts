@@ -1,4 +1,11 @@
-import type { DenialCode, Revocation } from './types.ts'
+import { deny } from './denial.ts'
+import type { Denial, DenialCode, Revocation } from './types.ts'
+
+/** The refusal of whatever the record covers. */
+export function denialOfRevocation(record: Revocation): Denial {
+  const { rid, op, subject } = record
+  return deny(codeOfRevocation(record), `${op} ${rid} of ${subject}`, { revocation: record })
+}
 
 /** What a refusal or a cut is called, by the record that caused it. A pause is one whatever it names: it may be lifted. */
 export function codeOfRevocation({ op, subject }: Revocation): DenialCode {

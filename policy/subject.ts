@@ -53,8 +53,8 @@ function isValueOf(kind: string, value: string): boolean {
 }
 
 /**
- * Every subject whose revocation ends this chain: tasks, agents with each path prefix, trust domains, grants and
- * approvers of every link, then sign-offs, then `all`. Built once per chain; a check is one look-up per entry.
+ * Every subject whose revocation ends this chain: tasks, agents with each path prefix, trust domains, grants, approvers
+ * and the person behind it of every link, then sign-offs, then `all`. Built once per chain; a check is one look-up per entry.
  */
 export function chainSubjects(
   links: readonly Grant[],
@@ -65,6 +65,8 @@ export function chainSubjects(
     subjects.add(`task:${link.txn}`)
     subjects.add(`grant:${link.approver}#${link.jti}`)
     subjects.add(`approver:${link.approver}`)
+    const { onBehalfOf: person } = link
+    if (person) subjects.add(`approver:${person.iss}#${person.sub}`)
     for (const subject of agentSubjects(link.agent)) subjects.add(subject)
   }
   for (const signOff of signOffs) {

@@ -1,6 +1,7 @@
 import type { Lift } from '../policy/lift.ts'
 import { codeOfRevocation } from '../policy/revocation-code.ts'
 import type { Revocation } from '../policy/types.ts'
+import type { Enforced } from '../revocation/presence-row.ts'
 import type { Presence } from '../revocation/presence.ts'
 import { putOnRecord } from './put-on-record.ts'
 import type { Sidecar } from './sidecar.ts'
@@ -12,9 +13,9 @@ export function enforce(
 ): void {
   const heardMs = sidecar.clock.monotonic()
   const enforced = options.records.map((record) => {
-    const cut = enforceOne(sidecar, record)
+    const ended = enforceOne(sidecar, record)
     const tookMs = Math.round((sidecar.clock.monotonic() - heardMs) * 1000) / 1000
-    return { rid: record.rid, recordedAtMs: record.atMs, cut, tookMs }
+    return { rid: record.rid, recordedAtMs: record.atMs, ...ended, tookMs }
   })
   options.presence?.enforced(enforced)
 }
@@ -36,13 +37,13 @@ export function recordLift(sidecar: Sidecar, { rid, lifts, by, reason, atMs }: L
 /** ECMA-262: no date is later. What ends after it never does. */
 const maxDateMs = 8.64e15
 
-function enforceOne(sidecar: Sidecar, revocation: Revocation): number {
+function enforceOne(sidecar: Sidecar, revocation: Revocation): Pick<Enforced, 'cut' | 'dropped'> {
   const { exchanges, credentials, metrics, feed, log } = sidecar
   const { rid, op, subject, reason, by, atMs, epoch, expiresAtMs } = revocation
   const cut = exchanges.cutCovered(revocation, codeOfRevocation(revocation))
   metrics.revocationApplied(op)
-  log.info({ rid, op, subject, cut }, 'revocation in force')
-  void credentials.revokeCovered(subject)
+  const { dropped } = credentials.revokeCovered(subject)
+  log.info({ rid, op, subject, cut, dropped }, 'revocation in force')
   void putOnRecord(sidecar, {
     type: 'revocation',
     rid,
@@ -57,5 +58,5 @@ function enforceOne(sidecar: Sidecar, revocation: Revocation): number {
     ...(epoch !== undefined && { recorded_epoch: epoch }),
     exchanges_cut: cut,
   })
-  return cut
+  return { cut, dropped }
 }

@@ -30,6 +30,8 @@ export interface Exchange extends Disposable {
   readonly cutHow: CutHow | undefined
   /** Milliseconds from the order to cut until the client side was ended. */
   readonly cutAfterMs: number | undefined
+  /** From now on, a revocation of this subject covers it too: the credential that it goes out with. */
+  restsOn(subject: string): void
   /** Attaches the two sides. When the cut came first, both are ended at once. */
   attach(target: Cuttable): void
   /** Body bytes that were handed on. */

@@ -113,6 +113,7 @@ class TrackedExchange implements Exchange {
   #target: Cuttable | undefined
   #bytesUp = 0
   #bytesDown = 0
+  #credential: string | undefined
 
   constructor(tracked: Tracked, options: { readonly clock: Clock; readonly remove: () => void }) {
     this.#tracked = tracked
@@ -142,7 +143,8 @@ class TrackedExchange implements Exchange {
 
   isCoveredBy(subject: string): boolean {
     const { chain, operation, upstreamName } = this.#tracked
-    if (chain.subjects.includes(subject) || subject === `upstream:${upstreamName}`) return true
+    if (chain.subjects.includes(subject) || subject === this.#credential) return true
+    if (subject === `upstream:${upstreamName}`) return true
     if (operation.kind !== 'mcp' || operation.message.type !== 'tools/call') return false
     return subject === `tool:${upstreamName}/${operation.message.tool}`
   }
@@ -151,6 +153,10 @@ class TrackedExchange implements Exchange {
     return this.#tracked.chain.subjects
       .filter((subject) => subject.startsWith(taskKind))
       .map((subject) => subject.slice(taskKind.length))
+  }
+
+  restsOn(subject: string): void {
+    this.#credential = subject
   }
 
   attach(target: Cuttable): void {

@@ -63,7 +63,7 @@ export async function handle(arrival: Arrival, sidecar: Sidecar): Promise<void> 
     await entry.decided(decision)
 
     // 8 credential: for this task and this upstream alone.
-    const credential = await credentialFor(sidecar, { agent, chain, upstream })
+    const credential = await credentialFor(sidecar, { agent, chain, upstream, exchange })
     if (isDenial(credential)) return await entry.refuse(credential)
     entry.holds(credential)
 

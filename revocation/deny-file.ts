@@ -50,6 +50,8 @@ export function withDenyFile(feed: RevocationFeed, options: DenyFileOptions): Re
       listeners.push(listener)
       feed.onApplied(listener)
     },
+    // A file has no lifts: a line that is taken out was put in by the same hand.
+    onLifted: (listener) => feed.onLifted(listener),
     status: () => ({ ...feed.status(), denyFile: file.status() }),
     async [Symbol.asyncDispose]() {
       clearInterval(timer)

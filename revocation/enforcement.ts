@@ -15,8 +15,9 @@ export interface Confirmation {
   readonly host: string
   /** From the call of `commit()` until its word was read here: an upper bound, by one clock. */
   readonly afterMs: number
-  /** Exchanges cut, and how long that took there; undefined when only its position shows that it has the record. */
+  /** What it ended, and how long that took there; undefined when only its position shows that it has the record. */
   readonly cut?: number
+  readonly dropped?: number
   readonly tookMs?: number
 }
 
@@ -108,7 +109,7 @@ function toConfirmation(
     instance,
     host: row?.host ?? '?',
     afterMs,
-    ...(ack && { cut: ack.cut, tookMs: ack.tookMs }),
+    ...(ack && { cut: ack.cut, dropped: ack.dropped, tookMs: ack.tookMs }),
   }
 }
 

@@ -26,6 +26,8 @@ export interface Enforced {
   /** The record's own time: with the `rid`, it tells the committed record from another of that name. */
   readonly recordedAtMs: number
   readonly cut: number
+  /** Credentials that it dropped. */
+  readonly dropped: number
   /** From hearing of the record until everything that it covers was cut. */
   readonly tookMs: number
 }
@@ -74,7 +76,13 @@ export function parseRow(text: string): PresenceRow | undefined {
 
 export function formatEnforced(records: readonly Enforced[]): string {
   return JSON.stringify(
-    records.map(({ rid, recordedAtMs, cut, tookMs }) => [rid, recordedAtMs, cut, tookMs]),
+    records.map(({ rid, recordedAtMs, cut, tookMs, dropped }) => [
+      rid,
+      recordedAtMs,
+      cut,
+      tookMs,
+      dropped,
+    ]),
   )
 }
 
@@ -82,7 +90,13 @@ export function formatEnforced(records: readonly Enforced[]): string {
 export function parseEnforced(text: string): readonly Enforced[] {
   const read = v.safeParse(enforcedSchema, parseJson(text))
   if (!read.success) return []
-  return read.output.map(([rid, recordedAtMs, cut, tookMs]) => ({ rid, recordedAtMs, cut, tookMs }))
+  return read.output.map(([rid, recordedAtMs, cut, tookMs, dropped]) => ({
+    rid,
+    recordedAtMs,
+    cut,
+    tookMs,
+    dropped,
+  }))
 }
 
 export function formatLive(tasks: LiveTasks): string {
@@ -111,7 +125,8 @@ const rowSchema = v.object({
   stale_after_streams_ms: amount,
 })
 const enforcedSchema = v.array(
-  v.tuple([v.string(), amount, amount, v.pipe(v.number(), v.minValue(0))]),
+  // A sidecar of an earlier version does not say what it dropped.
+  v.tuple([v.string(), amount, amount, v.pipe(v.number(), v.minValue(0)), v.optional(amount, 0)]),
 )
 const liveSchema = v.record(v.string(), amount)
 

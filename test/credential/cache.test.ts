@@ -88,7 +88,7 @@ describe('CredentialCache.get()', () => {
     state.gate = Promise.withResolvers()
     state.failsWith = new CredentialError('signer down')
     const refreshing = cache.get(issuer, request())
-    await cache.revokeCovered('task:task-1')
+    cache.revokeCovered('task:task-1')
     state.gate.resolve()
     await expect(refreshing).rejects.toBe(state.failsWith)
   })
@@ -115,12 +115,12 @@ describe('CredentialCache.get()', () => {
 })
 
 describe('CredentialCache.revokeCovered()', () => {
-  test.each(['task:task-1', `agent:${agent.id}`, 'upstream:api', 'all'])(
+  test.each(['task:task-1', `agent:${agent.id}`, 'upstream:api', 'credential:iss#1', 'all'])(
     'drops and ends what %s covers',
     async (subject) => {
       const { cache, issuer, request, revoked } = world()
       await cache.get(issuer, request())
-      expect(await cache.revokeCovered(subject)).toBe(1)
+      expect(cache.revokeCovered(subject).dropped).toBe(1)
       expect(revoked).toEqual(['1'])
       expect((await cache.get(issuer, request())).digest).toBe('2')
     },
@@ -129,8 +129,14 @@ describe('CredentialCache.revokeCovered()', () => {
   test('leaves what it does not cover', async () => {
     const { cache, issuer, request, revoked } = world()
     await cache.get(issuer, request())
-    for (const subject of ['task:task-2', 'task:task', 'upstream:ap', 'tool:api/x'])
-      expect(await cache.revokeCovered(subject)).toBe(0)
+    for (const subject of [
+      'task:task-2',
+      'task:task',
+      'upstream:ap',
+      'tool:api/x',
+      'credential:iss#2',
+    ])
+      expect(cache.revokeCovered(subject).dropped).toBe(0)
     expect(revoked).toEqual([])
     expect((await cache.get(issuer, request())).digest).toBe('1')
   })
@@ -139,7 +145,7 @@ describe('CredentialCache.revokeCovered()', () => {
     const { cache, issuer, request, state } = world()
     state.gate = Promise.withResolvers()
     const before = cache.get(issuer, request())
-    await cache.revokeCovered('task:task-1')
+    cache.revokeCovered('task:task-1')
     const after = cache.get(issuer, request())
     state.gate.resolve()
     expect([(await before).digest, (await after).digest]).toEqual(['1', '2'])
@@ -222,6 +228,7 @@ function credential(
   return {
     kind: 'mint',
     digest,
+    subject: `credential:iss#${digest}`,
     expiresAtMs,
     slots: () => ({ headers: [], query: [] }),
     revoke: () => {

@@ -46,6 +46,7 @@ describe('a revocation is acknowledged by every sidecar', () => {
     expect(stderr).toBe('')
     expect(stdout).toMatch(/^enforced {2}2\/2 sidecars within \d+ ms \(p50 \d+ ms\)$/m)
     expect(stdout).toMatch(/^streams {3}1 cut$/m)
+    expect(stdout).toMatch(/^dropped {3}1 credentials$/m)
     expect(code).toBe(0)
     // Confirmed means in force: no poll.
     const refused = await callSecond('T-1')

@@ -75,6 +75,7 @@ const ack = (rid: string, committed: Committed) => ({
   rid,
   recordedAtMs: committed.atMs,
   cut: 3,
+  dropped: 2,
   tookMs: 0.5,
 })
 
@@ -106,7 +107,7 @@ describe('createPresence()', () => {
     const fromMs = performance.now()
     for (let n = 0; n < 200; n++) presence.enforced([ack(n === 199 ? 'r1' : `r-${n}`, committed)])
     const { confirmed } = await enforcement(at, committed, { waitMs: 5_000 })
-    expect(confirmed).toMatchObject([{ instance: 'a', cut: 3, tookMs: 0.5 }])
+    expect(confirmed).toMatchObject([{ instance: 'a', cut: 3, dropped: 2, tookMs: 0.5 }])
     expect(performance.now() - fromMs).toBeLessThan(800)
     expect(Number(await server.cli('XLEN', redisKeys(at).acks))).toBeLessThanOrEqual(2)
     await using reader = createPresenceReader(at)
@@ -140,7 +141,7 @@ describe('createPresence()', () => {
     await expect.poll(() => own.cli('ZSCORE', seen, 'a'), poll).not.toBe('')
     // It is on its way to a server that never reads it.
     own.freeze()
-    presence.enforced([{ rid: 'r1', recordedAtMs: 1, cut: 1, tookMs: 0 }])
+    presence.enforced([{ rid: 'r1', recordedAtMs: 1, cut: 1, dropped: 0, tookMs: 0 }])
     await delay(100)
     await own.restart()
     await using reader = createPresenceReader(at)
