@@ -65,7 +65,7 @@ export async function measurePresence(
     )
     presence.start({
       instance: randomUUID(),
-      liveTasks: () => ({}),
+      liveTasks: () => new Map(),
       report: () => ({
         version: '0.1.0',
         policySha: '0'.repeat(64),

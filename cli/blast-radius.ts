@@ -2,6 +2,7 @@ import { maxLiveTasks } from '../revocation/presence-row.ts'
 import { createPresenceReader, type Population } from '../revocation/presence-reader.ts'
 import { exitCodes } from './exit-codes.ts'
 import { askStore, type Store } from './store-options.ts'
+import { taskLines, taskTree, type TaskNode } from './task-tree.ts'
 import { isWide } from './wide-subject.ts'
 
 /** `--dry-run`: what a record on this subject would reach. Records nothing. */
@@ -28,6 +29,8 @@ interface BlastRadius {
   readonly covered?: number
   /** A sidecar with more tasks than it lists may have more. */
   readonly at_least: boolean
+  /** What the record covers of the tasks in flight, where the sidecars tell: parents before their children. */
+  readonly tasks?: readonly TaskNode[]
 }
 
 function blastRadius({ sidecars }: Population, subject: string): BlastRadius {
@@ -42,26 +45,31 @@ function blastRadius({ sidecars }: Population, subject: string): BlastRadius {
     exchanges,
     at_least: false,
   }
-  if (kind === 'all') return { ...common, covered: exchanges }
+  if (kind === 'all') return { ...common, covered: exchanges, tasks: taskTree(sidecars) }
   if (kind !== 'task') return common
   const txn = subject.slice('task:'.length)
+  const tasks = taskTree(sidecars, txn)
   return {
     ...common,
-    covered: sidecars.reduce((sum, { live }) => sum + (live[txn] ?? 0), 0),
-    at_least: sidecars.some(
-      ({ live }) => live[txn] === undefined && Object.keys(live).length >= maxLiveTasks,
-    ),
+    covered: tasks[0]?.exchanges ?? 0,
+    at_least: sidecars.some(({ live }) => !live.has(txn) && live.size >= maxLiveTasks),
+    tasks,
   }
 }
 
+const maxShown = 40
+
 function lines(radius: BlastRadius): string {
-  const { subject, kind, wide, sidecars, silent, exchanges, covered, at_least: atLeast } = radius
+  const { subject, kind, wide, sidecars, silent, exchanges, covered, tasks } = radius
   const width = wide ? 'wide: it needs --yes, or typing it again' : 'narrow'
   const live =
     covered === undefined
       ? `at most ${exchanges}: sidecars count by task only`
-      : `${atLeast ? 'at least ' : ''}${covered} of ${exchanges}`
-  return `dry run   ${subject} (${kind}, ${width}); nothing is recorded
-sidecars  ${sidecars}, of which ${silent} silent
-live      ${live} exchanges in flight would be cut, as of a second ago`
+      : `${radius.at_least ? 'at least ' : ''}${covered} of ${exchanges}`
+  return [
+    `dry run   ${subject} (${kind}, ${width}); nothing is recorded`,
+    `sidecars  ${sidecars}, of which ${silent} silent`,
+    `live      ${live} exchanges in flight would be cut, as of a second ago`,
+    ...(tasks ? [`tasks     ${tasks.length} in flight`, ...taskLines(tasks, maxShown)] : []),
+  ].join('\n')
 }

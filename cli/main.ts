@@ -24,6 +24,7 @@ const registrations: ReadonlyMap<string, () => Promise<Registration>> = new Map(
   ['resume', loadLift],
   ['revocations', async () => (await import('./revocations.ts')).registerRevocations],
   ['status', async () => (await import('./status.ts')).registerStatus],
+  ['top', async () => (await import('./top.ts')).registerTop],
   ['tail', async () => (await import('./tail.ts')).registerTail],
   ['keygen', async () => (await import('./keygen.ts')).registerKeygen],
   ['drill', async () => (await import('./drill/drill.ts')).registerDrill],

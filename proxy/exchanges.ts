@@ -1,4 +1,5 @@
 import type { Clock, GrantChain, Operation, Revocation } from '../policy/types.ts'
+import type { LiveTask, LiveTasks } from '../revocation/presence-row.ts'
 import type { Cut, Cuttable, CutHow, Exchange } from './exchange.ts'
 
 /** What an exchange is about: decides which revocations cover it. */
@@ -10,7 +11,6 @@ export interface Tracked {
 
 /** Upstream sides aborted in one turn of the event loop: other tasks keep their latency. */
 const abortsPerTurn = 100
-const taskKind = 'task:'
 
 /**
  * Every request and stream in flight. An intrusive list, because a `Set` entry per request is promoted to the old heap
@@ -55,13 +55,15 @@ export class Exchanges {
   }
 
   /** How many exchanges each task and its descendants have in flight, for the `limit` tasks that have the most. */
-  liveTasks(limit: number): Readonly<Record<string, number>> {
-    const counts = new Map<string, number>()
+  liveTasks(limit: number): LiveTasks {
+    const tasks = new Map<string, LiveTask>()
     for (let exchange = this.#first; exchange; exchange = exchange.next) {
-      for (const task of exchange.tasks()) counts.set(task, (counts.get(task) ?? 0) + 1)
+      for (const [txn, more] of exchange.tasks()) {
+        tasks.set(txn, { ...more, exchanges: (tasks.get(txn)?.exchanges ?? 0) + 1 })
+      }
     }
-    const most = [...counts].toSorted(([, a], [, b]) => b - a)
-    return Object.fromEntries(most.slice(0, limit))
+    const most = [...tasks].toSorted(([, a], [, b]) => b.exchanges - a.exchanges)
+    return new Map(most.slice(0, limit))
   }
 
   cutAll(code: Cut['code']): number {
@@ -149,10 +151,15 @@ class TrackedExchange implements Exchange {
     return subject === `tool:${upstreamName}/${operation.message.tool}`
   }
 
-  tasks(): readonly string[] {
-    return this.#tracked.chain.subjects
-      .filter((subject) => subject.startsWith(taskKind))
-      .map((subject) => subject.slice(taskKind.length))
+  /** Each task of the chain once, with the one that it was delegated from. */
+  tasks(): ReadonlyMap<string, Pick<LiveTask, 'parent'>> {
+    const tasks = new Map<string, Pick<LiveTask, 'parent'>>()
+    let parent: string | undefined
+    for (const { txn } of this.#tracked.chain.links) {
+      if (!tasks.has(txn)) tasks.set(txn, parent === undefined ? {} : { parent })
+      parent = txn
+    }
+    return tasks
   }
 
   restsOn(subject: string): void {

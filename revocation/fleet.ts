@@ -36,11 +36,15 @@ export interface JudgedSidecar extends RegisteredSidecar {
  */
 export async function readFleet(
   reader: PresenceReader,
-  { clock, graceMs }: { readonly clock: Clock; readonly graceMs: number },
+  {
+    clock,
+    graceMs,
+    liveTasks = false,
+  }: { readonly clock: Clock; readonly graceMs: number; readonly liveTasks?: boolean },
 ): Promise<Fleet> {
   const deadline = clock.monotonic() + graceMs
   for (;;) {
-    const population = await reader.read()
+    const population = await reader.read({ liveTasks })
     const sidecars: JudgedSidecar[] = []
     for (const sidecar of population.sidecars) {
       sidecars.push(await judge(sidecar, { reader, population }))

@@ -32,8 +32,15 @@ export interface Enforced {
   readonly tookMs: number
 }
 
-/** How many exchanges each task has in flight: a task counts for its ancestors too. */
-export type LiveTasks = Readonly<Record<string, number>>
+/** What each task has in flight, by its id. */
+export type LiveTasks = ReadonlyMap<string, LiveTask>
+
+export interface LiveTask {
+  /** Its own and those of its descendants. */
+  readonly exchanges: number
+  /** The task that it was delegated from; absent for a root. */
+  readonly parent?: string
+}
 
 /** The most tasks that a sidecar lists. */
 export const maxLiveTasks = 100
@@ -100,12 +107,16 @@ export function parseEnforced(text: string): readonly Enforced[] {
 }
 
 export function formatLive(tasks: LiveTasks): string {
-  return JSON.stringify(tasks)
+  const entries = [...tasks].map(
+    ([txn, { exchanges, parent }]) =>
+      [txn, parent === undefined ? exchanges : [exchanges, parent]] as const,
+  )
+  return JSON.stringify(Object.fromEntries(entries))
 }
 
 export function parseLive(text: string): LiveTasks {
   const read = v.safeParse(liveSchema, parseJson(text))
-  return read.success ? read.output : {}
+  return new Map(read.success ? Object.entries(read.output) : [])
 }
 
 const maxNameChars = 255
@@ -128,7 +139,17 @@ const enforcedSchema = v.array(
   // A sidecar of an earlier version does not say what it dropped.
   v.tuple([v.string(), amount, amount, v.pipe(v.number(), v.minValue(0)), v.optional(amount, 0)]),
 )
-const liveSchema = v.record(v.string(), amount)
+const liveTask = v.union([
+  v.pipe(
+    amount,
+    v.transform((exchanges) => ({ exchanges })),
+  ),
+  v.pipe(
+    v.tuple([amount, v.string()]),
+    v.transform(([exchanges, parent]) => ({ exchanges, parent })),
+  ),
+])
+const liveSchema = v.record(v.pipe(v.string(), v.maxLength(128)), liveTask)
 
 function parseJson(text: string): unknown {
   try {

@@ -81,6 +81,54 @@ describe('chaperone status', () => {
   })
 })
 
+describe('chaperone top', () => {
+  test('prints once without a terminal: sidecars, tasks in flight, and who has the last records', async () => {
+    await world.approve('T-top')
+    const flow = openFlow(world, { kind: 'sse', txn: 'T-top' })
+    await flow.live
+    const pause = ['pause', 'task:T-other', '-r', 'look', '--by', 'ops', '--rid', 'r-top']
+    await byAddress(...pause)
+    const seen = async () => JSON.parse((await byAddress('top', '--json')).stdout)
+    await expect.poll(seen, poll).toMatchObject({
+      trust_domain: names.trustDomain,
+      exchanges: 1,
+      up_to_date: true,
+      sidecars: [{ state: 'ok', exchanges: 1 }],
+      tasks: [{ txn: 'T-top', depth: 0, exchanges: 1, sidecars: 1 }],
+      revocations: [{ rid: 'r-top', op: 'pause', subject: 'task:T-other', enforced: 1 }, {}],
+    })
+    const { code, stdout, stderr } = await byAddress('top')
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).toContain('sidecars  1/1 up to date and ready, 1 exchanges in flight\n')
+    expect(stdout).toContain('\ntasks     1 in flight\n  T-top  1 in flight on 1 sidecars\n')
+    expect(stdout).toMatch(
+      /^ {2}\S+Z {2}pause +task:T-other {2}enforced 1\/1 {2}"look" by ops {2}r-top$/m,
+    )
+    expect(stdout).not.toContain('\u001b')
+    await byAddress('revoke', 'task:T-top', '-r', 'drill')
+    await flow.ended
+  })
+
+  test('what others wrote cannot forge a line or move the cursor', async () => {
+    const live = '{"x\\u001b[2J\\nforged":3}'
+    await world.redis.cli('HSET', `${sidecarsKey}-live`, 'odd', live)
+    await world.redis.cli('ZADD', `${sidecarsKey}-seen`, String(Date.now()), 'odd')
+    const { stdout } = await byAddress('top', '--once')
+    expect(stdout).toContain('\n  x?[2J?forged  3 in flight on 1 sidecars\n')
+    expect(stdout).not.toContain('\u001b')
+    expect(stdout).not.toMatch(/^forged/m)
+    await world.redis.cli('ZREM', `${sidecarsKey}-seen`, 'odd')
+  })
+
+  test('ends with 2 when the store does not answer', async () => {
+    const args = ['top', '--redis', 'redis://127.0.0.1:1', '--trust-domain', names.trustDomain]
+    expect(await runCli(args)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('redis://127.0.0.1:1: Redis did not answer'),
+    })
+  })
+})
+
 describe('chaperone revoke --dry-run', () => {
   test('says what a record would cut, and records nothing', async () => {
     await world.approve('T-2')
@@ -97,7 +145,10 @@ describe('chaperone revoke --dry-run', () => {
         silent: 0,
         exchanges: 1,
         covered: 1,
+        tasks: [{ txn: 'T-2', depth: 0, exchanges: 1, sidecars: 1 }],
       })
+    const tree = await byAddress('revoke', 'all', '-r', 'drill', '--dry-run')
+    expect(tree.stdout).toContain('tasks     1 in flight\n  T-2  1 in flight on 1 sidecars\n')
     expect(JSON.parse((await dry('task:T-3')).stdout)).toMatchObject({ exchanges: 1, covered: 0 })
     const upstream = await byAddress('revoke', 'upstream:api', '-r', 'drill', '--dry-run')
     expect(upstream.code).toBe(0)

@@ -15,6 +15,7 @@ import { registerRun } from '../../cli/run.ts'
 import { registerStatus } from '../../cli/status.ts'
 import { registerTail } from '../../cli/tail.ts'
 import { registerTask } from '../../cli/task.ts'
+import { registerTop } from '../../cli/top.ts'
 
 const page = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8')
 const main = readFileSync(new URL('../../cli/main.ts', import.meta.url), 'utf8')
@@ -28,6 +29,7 @@ const registrations = [
   registerLift,
   registerRevocations,
   registerStatus,
+  registerTop,
   registerTail,
   registerKeygen,
   registerDrill,

@@ -164,6 +164,24 @@ describe('Exchanges.track()', () => {
   })
 })
 
+describe('Exchanges.liveTasks()', () => {
+  test('counts an exchange for each task of its chain, and names the parent of each', () => {
+    const { exchanges, track } = world()
+    const root = grant({ txn: 'T-1', jti: 'root' })
+    track({ chain: chainOf([root, grant({ txn: 'T-1.1', jti: 'leaf' })]) })
+    track({ chain: chainOf([root, grant({ txn: 'T-1', jti: 'again' })]) })
+    track({ txn: 'T-2' })
+    expect(exchanges.liveTasks(10)).toEqual(
+      new Map([
+        ['T-1', { exchanges: 2 }],
+        ['T-1.1', { exchanges: 1, parent: 'T-1' }],
+        ['T-2', { exchanges: 1 }],
+      ]),
+    )
+    expect([...exchanges.liveTasks(1).keys()]).toEqual(['T-1'])
+  })
+})
+
 function uncut(exchanges: ReadonlySet<Exchange>): number {
   return [...exchanges].filter(({ cut }) => cut === undefined).length
 }

@@ -32,7 +32,11 @@ type Report = ReturnType<PresenceSource['report']>
 function source(instance: string, changes: () => Partial<Report> = () => ({})): PresenceSource {
   return {
     instance,
-    liveTasks: () => ({ 'T-1': 2 }),
+    liveTasks: () =>
+      new Map([
+        ['T-1', { exchanges: 2 }],
+        ['T-1.1', { exchanges: 1, parent: 'T-1' }],
+      ]),
     report: () => ({
       version: '0.1.0',
       policySha: 'abc',
@@ -90,7 +94,10 @@ describe('createPresence()', () => {
         {
           instance: 'a',
           silent: false,
-          live: { 'T-1': 2 },
+          live: new Map([
+            ['T-1', { exchanges: 2 }],
+            ['T-1.1', { exchanges: 1, parent: 'T-1' }],
+          ]),
           row: { version: '0.1.0', policySha: 'abc', exchanges: 2, ageMs: 10, cut: 0 },
         },
       ])
@@ -148,7 +155,7 @@ describe('createPresence()', () => {
     await expect
       .poll(() => reader.acknowledgements(0), poll)
       .toMatchObject([{ rid: 'r1', instance: 'a' }])
-    await expect.poll(() => own.cli('HGET', live, 'a'), poll).toBe('{"T-1":2}')
+    await expect.poll(() => own.cli('HGET', live, 'a'), poll).toBe('{"T-1":2,"T-1.1":[1,"T-1"]}')
   })
 
   test('forgets rows that nobody wrote for six minutes', async () => {
