@@ -14,8 +14,10 @@ import { exitCodes } from '../exit-codes.ts'
 import { printable } from '../printable.ts'
 import { readPrivateKey, signClaims, type PrivateKey } from '../private-key.ts'
 import { askStore } from '../store-options.ts'
+import { serveCanary } from './canary-upstream.ts'
 import { destinationsOf } from './destinations.ts'
 import type { FlowKind } from './flows.ts'
+import { writeMetricsFile } from './metrics-file.ts'
 import { tableOf, type Budget, type DrillReport } from './report.ts'
 import { runDrill } from './run-drill.ts'
 
@@ -32,6 +34,11 @@ export function registerDrill(program: Command): void {
     .option('--purpose <code>', 'purpose of the two grants', 'drill')
     .option('--by <name>', 'who', userInfo().username)
     .option('-o, --out <path>', 'write the report, with a signature of the key')
+    .option(
+      '--metrics-file <path>',
+      'write the result as Prometheus text, whole or not at all, also when the drill fails',
+    )
+    .option('--serve <host:port>', 'be the upstream behind the targets while the drill runs')
     .option('--json', 'print the report as JSON', false)
   for (const [name, path] of Object.entries(defaultPaths)) {
     command.option(`--${name}-path <path>`, `after the target, for ${name}`, path)
@@ -40,7 +47,7 @@ export function registerDrill(program: Command): void {
     .addOption(budgetOption('--budget-refusal <duration>', 50))
     .addOption(budgetOption('--budget-cut <duration>', 250))
     .action(async (options: DrillOptions) => {
-      process.exitCode = await drill(options)
+      process.exitCode = await metered(options)
     })
 }
 
@@ -55,6 +62,8 @@ interface DrillOptions extends PathOptions {
   readonly purpose: string
   readonly by: string
   readonly out?: string
+  readonly metricsFile?: string
+  readonly serve?: string
   readonly json: boolean
   readonly budgetRefusal: number
   readonly budgetCut: number
@@ -72,7 +81,21 @@ const grantTtlSeconds = 300
 const recordTtlMs = 2 * grantTtlSeconds * 1000
 const maxSvidBytes = 16_384
 
-async function drill(options: DrillOptions): Promise<number> {
+/** The metrics tell of every drill, so that one that could not run is seen like one that went wrong. */
+async function metered(options: DrillOptions): Promise<number> {
+  const { metricsFile: path } = options
+  const beganMs = systemClock.monotonic()
+  let report: DrillReport | undefined
+  try {
+    return await drill(options, (measured) => (report = measured))
+  } finally {
+    const durationMs = systemClock.monotonic() - beganMs
+    const result = { report, endedAtMs: systemClock.now(), durationMs }
+    if (path !== undefined) await writeMetricsFile(path, result)
+  }
+}
+
+async function drill(options: DrillOptions, tell: (report: DrillReport) => void): Promise<number> {
   const loaded = loadConfig(options.config)
   if (!loaded.ok) {
     for (const problem of loaded.problems) process.stderr.write(`${formatProblem(problem)}\n`)
@@ -80,6 +103,7 @@ async function drill(options: DrillOptions): Promise<number> {
   }
   const key = readPrivateKey(options.key)
   const report = await measure(options, { config: loaded.config, key })
+  tell(report)
   if (options.out !== undefined) {
     const sig = await signClaims({ report }, { key, typ: 'drill-report+jwt' })
     await writeFile(options.out, `${JSON.stringify({ ...report, sig }, null, 2)}\n`)
@@ -108,6 +132,8 @@ async function measure(options: DrillOptions, { config, key }: Context): Promise
     const grant = await signClaims(claims, { key, typ: 'task-grant+jwt' })
     return { authorization: `Bearer ${svid}`, 'task-grant': grant }
   }
+  const { serve } = options
+  await using _canary = serve === undefined ? undefined : await serveCanary(serve, paths)
   const id = randomUUID()
   const canaryTxn = `drill-${id}-canary`
   await using committer = createRedisCommitter({ redis, trustDomain, clock: systemClock })
