@@ -7,7 +7,10 @@ export interface RedisCluster extends AsyncDisposable {
   readonly url: string
   readonly nodes: readonly RedisProcess[]
   /** The master of the slot of this key, as any node but the ones left out has it. */
-  ownerOf(key: string, options?: { readonly except?: readonly RedisProcess[] }): Promise<RedisProcess>
+  ownerOf(
+    key: string,
+    options?: { readonly except?: readonly RedisProcess[] },
+  ): Promise<RedisProcess>
   /** Nodes that follow this one. */
   replicasOf(node: RedisProcess): Promise<readonly RedisProcess[]>
 }
@@ -71,7 +74,7 @@ export async function startRedisCluster(): Promise<RedisCluster> {
     },
     async replicasOf(node) {
       const info = await node.cli('INFO', 'replication')
-      const ports = [...info.matchAll(/port=(\d+)/g)].map(([, port]) => Number(port))
+      const ports = [...info.matchAll(/port=(\d+),state=online/g)].map(([, port]) => Number(port))
       return servers.filter(({ port }) => ports.includes(port))
     },
     [Symbol.asyncDispose]: () => owned.disposeAsync(),

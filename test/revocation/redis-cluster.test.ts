@@ -1,0 +1,110 @@
+import { describe, expect, test } from 'vitest'
+import { createPresence } from '../../revocation/presence.ts'
+import { createPresenceReader } from '../../revocation/presence-reader.ts'
+import { createRedisGrantStore } from '../../revocation/redis-grant-store.ts'
+import { startRedisCluster, type RedisCluster } from '../kit/redis-cluster.ts'
+import { untilTrue } from '../kit/until-true.ts'
+import { Acknowledged, scopeOf, startWatchedFeed, type WatchedFeed } from '../kit/watched-feed.ts'
+
+/** The default of `staleAfterWrites`. */
+const boundMs = 1_000
+/** All our keys have its slot. */
+const tag = '{chaperone}'
+
+const ageOf = ({ feed }: WatchedFeed): number => feed.view.ageMs(performance.now())
+const fresh = (watched: WatchedFeed): Promise<void> =>
+  untilTrue(async () => ageOf(watched) < boundMs / 2, 'the view is fresh')
+const has = ({ feed }: WatchedFeed, subject: string): Promise<void> =>
+  untilTrue(async () => feed.view.find([subject]) !== undefined, `${subject} is in force`)
+
+async function agrees(cluster: RedisCluster, acknowledged: Acknowledged, watched: WatchedFeed) {
+  await untilTrue(async () => acknowledged.holds(watched.feed), 'all of it is in force')
+  await untilTrue(async () => watched.feed.status().missingInStore === 0, 'the store has it')
+  await using late = startWatchedFeed(scopeOf(cluster.url), acknowledged)
+  await fresh(late)
+  expect(acknowledged.holds(late.feed)).toBe(true)
+  expect([...watched.broken, ...late.broken]).toEqual([])
+}
+
+describe('createRedisFeed() on a cluster', { timeout: 60_000 }, () => {
+  test('follows the slot to its new owner, by choice and after a kill -9', async () => {
+    await using cluster = await startRedisCluster()
+    const at = scopeOf(cluster.url)
+    const acknowledged = new Acknowledged()
+    await using watched = startWatchedFeed(at, acknowledged)
+    await watched.feed.ready
+    await acknowledged.revoke(at, 'task:before')
+    await has(watched, 'task:before')
+
+    const first = await cluster.ownerOf(tag)
+    const [replica] = await cluster.replicasOf(first)
+    if (!replica) throw new Error('Expected a replica')
+    await replica.cli('CLUSTER', 'FAILOVER')
+    await untilTrue(
+      async () => (await cluster.ownerOf(tag)).port === replica.port,
+      'the replica owns the slot',
+    )
+    await acknowledged.revoke(at, 'task:by-choice')
+    await has(watched, 'task:by-choice')
+    await fresh(watched)
+    await untilTrue(
+      async () => (await cluster.replicasOf(replica)).length === 1,
+      'the old owner follows it',
+    )
+
+    watched.oldestMs()
+    await replica.kill()
+    await acknowledged.revoke(at, 'task:after-the-kill')
+    expect((await cluster.ownerOf(tag, { except: [replica] })).port).toBe(first.port)
+    await has(watched, 'task:after-the-kill')
+    await fresh(watched)
+    expect(watched.oldestMs()).toBeGreaterThan(boundMs)
+    await agrees(cluster, acknowledged, watched)
+  })
+
+  test('is left by an owner that was frozen, and everything else of a sidecar works there too', async () => {
+    await using cluster = await startRedisCluster()
+    const at = scopeOf(cluster.url)
+    const acknowledged = new Acknowledged()
+    await using watched = startWatchedFeed(at, acknowledged)
+    await using grants = createRedisGrantStore(at)
+    await using presence = createPresence({ ...at, log: { warn: () => undefined } })
+    await using reader = createPresenceReader(at)
+    await watched.feed.ready
+    presence.start({
+      instance: 'i-1',
+      report: () => ({
+        version: '0',
+        policySha: 'p',
+        position: watched.feed.view.epoch,
+        ageMs: 1,
+        exchanges: 0,
+        ready: true,
+        staleAfterReadsMs: 2_000,
+        staleAfterStreamsMs: 10_000,
+      }),
+      liveTasks: () => ({}),
+    })
+    await acknowledged.revoke(at, 'task:before')
+    const works = async (txn: string): Promise<boolean> => {
+      await grants.put(txn, { txn, compact: 'a.b.c', expiresAtMs: Date.now() + 60_000 })
+      const { sidecars } = await reader.read()
+      return (await grants.get(txn)) === 'a.b.c' && sidecars.some(({ silent }) => !silent)
+    }
+    await untilTrue(() => works('T-1'), 'grants and presence work')
+
+    const old = await cluster.ownerOf(tag)
+    const asked = { except: [old] }
+    old.freeze()
+    await untilTrue(
+      async () => (await cluster.ownerOf(tag, asked)).port !== old.port,
+      'another node owns the slot',
+    )
+    await acknowledged.revoke(at, 'task:after')
+    old.thaw()
+    await has(watched, 'task:after')
+    await fresh(watched)
+    await untilTrue(() => works('T-2'), 'grants and presence work on the new owner')
+    await agrees(cluster, acknowledged, watched)
+  })
+})
