@@ -1,8 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Clock } from '../policy/types.ts'
-import { createChain, type Chain, type ChainHead } from './chain.ts'
+import { createChain, type Chain, type ChainHead, type Envelope } from './chain.ts'
 import { AuditError, type AuditLog } from './log.ts'
-import type { AuditEvent, AuditRecord } from './record.ts'
+import { envelopesOf } from './envelopes.ts'
+import type { AuditEvent } from './record.ts'
+import { openSpool, type Spool, type SpoolOptions } from './spool.ts'
+import { settle, unawaited, type Waiting } from './waiting.ts'
 import { codeOf, openSink, sinkError, type Sink } from './sink.ts'
 
 export interface AuditLogOptions {
@@ -15,6 +18,10 @@ export interface AuditLogOptions {
   /** The most records that wait for the sink. */
   readonly maxBacklog: number
   readonly writeTimeoutMs: number
+  /** Where records go when the sink does not take them: requests go on. Absent: those are refused. */
+  readonly spool?: SpoolOptions
+  /** The sink takes no records, and the spool begins to: why. */
+  readonly onSpooling?: (cause: string) => void
   readonly clock: Clock
 }
 
@@ -23,15 +30,13 @@ export interface AuditLogOptions {
  * Throws `AuditError` ERR_AUDIT_SINK when the sink cannot be opened, or holds something else than a log.
  */
 export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> {
-  return new GroupCommitLog(await openSink(options.sink), options)
-}
-
-interface Waiting {
-  readonly bytes: Buffer
-  readonly resolve: () => void
-  readonly reject: (error: AuditError) => void
-  /** The time limit, once it is known that the record does not go out within this turn of the event loop. */
-  timer?: NodeJS.Timeout
+  const sink = await openSink(options.sink)
+  try {
+    return new GroupCommitLog(sink, options)
+  } catch (error) {
+    await sink.close()
+    throw error
+  }
 }
 
 const maxBatchBytes = 1024 * 1024
@@ -65,16 +70,20 @@ class GroupCommitLog implements AuditLog {
   #awayUntilMs = Number.NEGATIVE_INFINITY
   /** Ends what a torn write left, so that it stands on a line of its own. */
   #lead: '' | '\n'
+  readonly #spool: Spool | undefined
   #healthy = true
-  #sidecar: AuditRecord['sidecar'] | undefined
-  #lastMs = Number.NaN
-  #lastText = ''
+  readonly #envelope: () => Envelope
 
   constructor(sink: Sink, options: AuditLogOptions) {
     this.#sink = sink
     this.#options = options
-    this.#chain = createChain(sink.head)
+    this.#envelope = envelopesOf(options)
     this.#lead = sink.unfinished ? '\n' : ''
+    this.#spool = options.spool && openSpool(options.spool)
+    const left = this.#spool?.takeOver(sink)
+    this.#chain = createChain(left?.head ?? sink.head)
+    for (const line of left?.lines ?? []) this.#wait({ ...unawaited, bytes: this.#lineBytes(line) })
+    if (this.#waiting.length > 0) void this.#writeAll()
   }
 
   get head(): ChainHead {
@@ -85,43 +94,31 @@ class GroupCommitLog implements AuditLog {
     return this.#waiting.length
   }
 
+  get spooled(): number {
+    return this.#spool?.records ?? 0
+  }
+
   get healthy(): boolean {
-    return this.#healthy
+    return this.#healthy || (this.#spool !== undefined && !this.#spool.isFull)
   }
 
   async append(event: AuditEvent): Promise<void> {
-    const { maxBacklog, clock } = this.#options
+    const { maxBacklog } = this.#options
     if (this.#closing.signal.aborted) throw new AuditError('ERR_AUDIT_SINK', 'The log is closed')
     if (this.#waiting.length >= maxBacklog || this.#waitingBytes >= maxWaitingBytes) {
       throw new AuditError('ERR_AUDIT_BACKLOG', `${this.#waiting.length} records wait for the sink`)
     }
-    const line = this.#chain.seal(event, {
-      ts: this.#timestamp(clock.now()),
-      mono_ns: String(Math.round(clock.monotonic() * 1e6)),
-      sidecar: this.#describeSidecar(),
-    })
+    if (this.#spool?.isFull === true && !this.#healthy) {
+      throw new AuditError('ERR_AUDIT_BACKLOG', 'The sink takes no records, and the spool is full')
+    }
+    const line = this.#chain.seal(event, this.#envelope())
+    return this.#put(this.#lineBytes(line))
+  }
+
+  #lineBytes(line: string): Buffer {
     const bytes = Buffer.from(`${this.#lead}${line}\n`)
     this.#lead = ''
-    return this.#put(bytes)
-  }
-
-  /** One frozen object until a reload: the text of it is then made once. */
-  #describeSidecar(): AuditRecord['sidecar'] {
-    const { instance, version, configSha } = this.#options
-    const sha = configSha()
-    if (this.#sidecar?.config_sha !== sha) {
-      this.#sidecar = Object.freeze({ instance, version, config_sha: sha })
-    }
-    return this.#sidecar
-  }
-
-  /** Many records share a millisecond, and a date is dear to write. */
-  #timestamp(nowMs: number): string {
-    if (this.#lastMs !== nowMs) {
-      this.#lastMs = nowMs
-      this.#lastText = new Date(nowMs).toISOString()
-    }
-    return this.#lastText
+    return bytes
   }
 
   /** Rejects like `append()` when not everything went out. */
@@ -136,6 +133,7 @@ class GroupCommitLog implements AuditLog {
     this.#closing.abort()
     const closed = new AuditError('ERR_AUDIT_SINK', 'The log was closed before the record went out')
     for (const waiting of this.#waiting) settle(waiting, closed)
+    this.#spool?.close()
     // Closing waits for the write in flight, and that may hang for as long as the sink does.
     const limit = delay(this.#options.writeTimeoutMs, undefined, { ref: false })
     await Promise.race([this.#sink.close().catch(() => {}), limit])
@@ -144,8 +142,7 @@ class GroupCommitLog implements AuditLog {
   #put(bytes: Buffer): Promise<void> {
     const { promise, resolve, reject } = Promise.withResolvers<void>()
     const waiting: Waiting = { bytes, resolve, reject }
-    this.#waiting.push(waiting)
-    this.#waitingBytes += bytes.length
+    this.#wait(waiting)
     if (this.#atTurnEnd) return promise
     if (!this.#writing && this.#sink.writeNow && !this.#isAway()) {
       this.#atTurnEnd = true
@@ -153,8 +150,32 @@ class GroupCommitLog implements AuditLog {
       return promise
     }
     this.#limit(waiting)
+    // Known to fail: no request waits for the time limit of each record.
+    if (!this.#healthy) this.#keepAll('sink')
     if (!this.#writing) void this.#writeAll()
     return promise
+  }
+
+  /** Puts all that waits into the spool, in order: what is there must go on from what the sink has. */
+  #keepAll(cause: string): void {
+    if (!this.#spool) return
+    const why = { cause, nowMs: this.#options.clock.now() }
+    for (const waiting of this.#waiting) {
+      if (waiting.kept === true) continue
+      if (waiting.bytes.length === 0) {
+        settle(waiting)
+        continue
+      }
+      if (this.#spool.records === 0) this.#options.onSpooling?.(cause)
+      if (!this.#spool.keep(waiting.bytes, why)) return
+      waiting.kept = true
+      settle(waiting)
+    }
+  }
+
+  #wait(waiting: Waiting): void {
+    this.#waiting.push(waiting)
+    this.#waitingBytes += waiting.bytes.length
   }
 
   #isAway(): boolean {
@@ -175,7 +196,7 @@ class GroupCommitLog implements AuditLog {
     const tookMs = clock.monotonic() - from
     if (tookMs > slowWriteMs) this.#awayUntilMs = from + tookMs * awayFactor
     if (this.#waiting.length === 0) return
-    for (const waiting of this.#waiting) this.#limit(waiting)
+    for (const waiting of this.#waiting) if (waiting.kept !== true) this.#limit(waiting)
     void this.#writeAll()
   }
 
@@ -183,6 +204,7 @@ class GroupCommitLog implements AuditLog {
     const { writeTimeoutMs } = this.#options
     waiting.timer = setTimeout(() => {
       this.#healthy = false
+      this.#keepAll('timeout')
       const message = `The sink did not take the record within ${writeTimeoutMs} ms`
       waiting.reject(new AuditError('ERR_AUDIT_TIMEOUT', message))
     }, writeTimeoutMs)
@@ -231,6 +253,7 @@ class GroupCommitLog implements AuditLog {
     // A pipe whose reader is slow is no fault yet: the time limit of each record decides.
     if (codeOf(error) === 'EAGAIN') return
     this.#healthy = false
+    this.#keepAll(codeOf(error) ?? 'sink')
     const fault = sinkError('Cannot write to the audit sink', error)
     for (const waiting of batch) settle(waiting, fault)
   }
@@ -252,13 +275,12 @@ class GroupCommitLog implements AuditLog {
       done += 1
       settle(waiting)
     }
-    this.#waiting.splice(0, done)
+    const gone = this.#waiting.splice(0, done)
     this.#offset = left
+    for (const { kept } of gone) {
+      const gap = kept === true ? this.#spool?.sent() : undefined
+      // It is lost only with the sink: then the spool tells of the next gap.
+      if (gap) this.append(gap).catch(() => undefined)
+    }
   }
-}
-
-function settle({ timer, resolve, reject }: Waiting, error?: AuditError): void {
-  clearTimeout(timer)
-  if (error) reject(error)
-  else resolve()
 }

@@ -13,6 +13,8 @@ export interface AuditLog extends AsyncDisposable {
   /** The record that was sealed last; it may still wait for the sink. */
   readonly head: ChainHead
   readonly backlog: number
+  /** Records that requests went on with and that the sink has not taken yet: they are in the spool. */
+  readonly spooled: number
   readonly healthy: boolean
 }
 

@@ -64,6 +64,8 @@ function wordsOf(record: ReadRecord): readonly string[] {
       return [`lift ${record.lifts.join(', ')}`, record.rid, `by ${record.by}`, record.reason]
     case 'checkpoint':
       return [`up to ${record.checkpoint.seq}`]
+    case 'gap':
+      return [`${record.detail.records} records in the spool since ${record.detail.since}`]
     case 'start':
     case 'stop':
     case 'config':

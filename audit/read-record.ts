@@ -96,6 +96,12 @@ const lifecycle = v.object({
   type: v.picklist(['start', 'stop', 'config', 'heartbeat']),
 })
 
+const gap = v.object({
+  ...envelope,
+  type: v.literal('gap'),
+  detail: v.object({ cause: v.string(), since: v.string(), records: v.number() }),
+})
+
 const checkpoint = v.object({
   ...envelope,
   type: v.literal('checkpoint'),
@@ -108,11 +114,12 @@ const checkpoint = v.object({
   }),
 })
 
-const record = v.union([decision, outcome, revocation, lift, lifecycle, checkpoint])
+const record = v.union([decision, outcome, revocation, lift, lifecycle, gap, checkpoint])
 
 export type ReadRecord = v.InferOutput<typeof record>
 export type ReadDecision = v.InferOutput<typeof decision>
 export type ReadOutcome = v.InferOutput<typeof outcome>
 export type ReadRevocation = v.InferOutput<typeof revocation>
 export type ReadLift = v.InferOutput<typeof lift>
+export type ReadGap = v.InferOutput<typeof gap>
 export type ReadCheckpoint = v.InferOutput<typeof checkpoint>

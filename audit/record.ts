@@ -120,8 +120,9 @@ export interface LiftEvent {
   readonly revocation_epoch: string
 }
 
+/** `gap`: requests went on while the sink took no records; those stand before it, in their place. */
 export interface LifecycleEvent {
-  readonly type: 'start' | 'stop' | 'config' | 'heartbeat'
+  readonly type: 'start' | 'stop' | 'config' | 'heartbeat' | 'gap'
   readonly detail: Readonly<Record<string, string | number | boolean>>
 }
 

@@ -73,6 +73,9 @@ function processGaps(process: Process, record: Window): readonly Gap[] {
   const missing = inForce ? exchangesCut - cuts.length : 0
   return [
     ...(isRestartAfter(process, record) ? [gap('restart', restartText(process), false)] : []),
+    ...process.gaps.map(({ records, since, cause }) =>
+      gap('sink', `${records} records were in the spool only, from ${since}: ${cause}`, false),
+    ),
     ...(isUnenforced(process, record) ? [gap('not-in-force', unenforcedText(process), true)] : []),
     ...process.silencesMs.map((ms) =>
       gap('silence', `no heartbeat for ${Math.round(ms / 1000)} s`, true),

@@ -3,6 +3,7 @@ import type { SignatureReport } from './checkpoint.ts'
 import { isCovered } from './is-covered.ts'
 import type {
   ReadDecision,
+  ReadGap,
   ReadLift,
   ReadOutcome,
   ReadRecord,
@@ -56,6 +57,8 @@ export interface Process {
   bytesDown: number
   /** Covered, allowed before, and neither cut nor ended when the record came into force. */
   readonly outlived: ReadDecision[]
+  /** When records were in the spool only. */
+  readonly gaps: ReadGap['detail'][]
   readonly acted: ReadDecision[]
   actedCount: number
   firstRefusal: { readonly decisionId: string; readonly afterMs: number } | undefined
@@ -145,6 +148,7 @@ function begin(
     bytesUp: 0,
     bytesDown: 0,
     outlived: [],
+    gaps: [],
     acted: [],
     actedCount: 0,
     firstRefusal: undefined,
@@ -163,6 +167,7 @@ function take(record: ReadRecord, taking: Taking): void {
   if (record.type === 'decision') takeDecision(record, taking)
   if (record.type === 'outcome') takeOutcome(record, taking)
   if (record.type === 'heartbeat') mark(process, heartbeatMs)
+  if (record.type === 'gap') process.gaps.push(record.detail)
   if (record.type === 'lift' && record.lifts.includes(rid)) end(record, taking)
   if (record.type === 'revocation' && record.rid === rid) enforce(record, process)
 }

@@ -11,6 +11,8 @@ export interface Sink {
   /** Only where it is expected to return at once: for a regular file, which the page cache takes. */
   writeNow?(bytes: Buffer): number
   close(): Promise<void>
+  /** A regular file, whose end is known. */
+  readonly isFile: boolean
   readonly head: ChainHead
   /** The last line lacks its newline. */
   readonly unfinished: boolean
@@ -30,6 +32,7 @@ const writeTo = promisify(write)
 const stdoutSink: Sink = {
   write: async (bytes) => (await writeTo(1, bytes)).bytesWritten,
   close: async () => {},
+  isFile: false,
   head: genesis,
   unfinished: false,
 }
@@ -44,6 +47,7 @@ async function openFile(path: string): Promise<Sink> {
       return {
         ...(stat.isFile() ? await readEnd(path, stat.size) : { head: genesis, unfinished: false }),
         ...(stat.isFile() && { writeNow: (bytes: Buffer) => writeSync(file.fd, bytes) }),
+        isFile: stat.isFile(),
         write: async (bytes) => (await file.write(bytes)).bytesWritten,
         close: () => file.close(),
       }

@@ -15,6 +15,7 @@ export function findContradictions(config: Config): readonly Finding[] {
     ...checkRedis(config),
     ...checkUpstreams(config),
     ...checkRoutes(config),
+    ...checkAudit(config),
   ]
 }
 
@@ -170,6 +171,16 @@ function checkRoutes({ routes, upstreams }: Config): readonly Finding[] {
     }
   }
   return found
+}
+
+function checkAudit({ audit: { onFailure, spool, sink } }: Config): readonly Finding[] {
+  if (onFailure === 'refuse') {
+    if (!spool) return []
+    return [{ path: ['audit', 'spool'], message: 'Expected onFailure: unsafe-continue as well' }]
+  }
+  if (!spool) return [{ path: ['audit', 'onFailure'], message: 'Expected spool as well' }]
+  if (spool.file !== sink) return []
+  return [{ path: ['audit', 'spool', 'file'], message: 'Expected another file than sink' }]
 }
 
 /** The indexes of all but the first of equal values. */

@@ -29,6 +29,7 @@ export function resolveFiles(config: Config, directory: string): Config {
     audit: {
       ...audit,
       sink: audit.sink === 'stdout' ? audit.sink : absolute(audit.sink),
+      ...(audit.spool && { spool: { ...audit.spool, file: absolute(audit.spool.file) } }),
       ...(audit.checkpoint && {
         checkpoint: { ...audit.checkpoint, keys: { file: absolute(audit.checkpoint.keys.file) } },
       }),

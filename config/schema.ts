@@ -207,6 +207,27 @@ export const configSchema = v.strictObject({
         max: 1_000_000,
         about: 'The most records that wait for the sink; then requests are refused.',
       }),
+      onFailure: v.optional(
+        v.pipe(
+          v.picklist(['refuse', 'unsafe-continue']),
+          v.description(
+            'What becomes of requests while the sink takes no records: they are refused, or they go on while `spool` keeps their records.',
+          ),
+        ),
+        'refuse',
+      ),
+      spool: v.optional(
+        v.strictObject({
+          file: describedText(
+            'File on another disk for what the sink does not take; of one process at a time. Kept until the sink has it, also over a restart.',
+          ),
+          maxBytes: byteSize('16MiB', {
+            min: 64 * 1024,
+            max: 64 * 1024 * 1024,
+            about: 'Past this size requests are refused until the sink has taken all of it.',
+          }),
+        }),
+      ),
       checkpoint: v.optional(
         v.strictObject({
           /** Private JWK Set file; its first key (ES256 or EdDSA) signs. */

@@ -29,6 +29,7 @@ These are errors too, although each setting is right alone:
 - \`certFile\` without \`keyFile\`, or the reverse; TLS files with a \`redis\` URL instead of \`rediss\`; \`sentinel...\` with a URL of another kind.
 - Two upstreams of one name, two routes of one prefix or host, a route to no upstream, a prefix \`/t\` or one below it.
 - A \`mint\` credential without the section \`mint\`.
+- \`audit.onFailure: unsafe-continue\` without \`audit.spool\`, or the reverse; a spool that is the sink.
 
 ## Reload
 

@@ -15,6 +15,7 @@ export interface MetricsSource {
   denyFileSubjects(): number
   denyFileProblems(): number
   auditBacklog(): number
+  auditSpooled(): number
   policyHealthy(): boolean
   /** Share of the heap's limit in use, 0 to 1. */
   heapUsedRatio(): number
@@ -178,6 +179,10 @@ function observe(registry: Registry, source: MetricsSource): void {
   gauge('chaperone_audit_backlog', {
     help: 'Audit records that wait for the sink',
     read: () => source.auditBacklog(),
+  })
+  gauge('chaperone_audit_spooled', {
+    help: 'Audit records that requests went on with and that the sink does not have yet',
+    read: () => source.auditSpooled(),
   })
   gauge('chaperone_policy_healthy', {
     help: '1 while the policy engine can decide',

@@ -1,7 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { CheckpointStore } from '../audit/checkpoint.ts'
-import { openAuditLog } from '../audit/file-log.ts'
 import type { AuditEvent } from '../audit/record.ts'
 import type { Config } from '../config/schema.ts'
 import { CredentialCache } from '../credential/cache.ts'
@@ -11,6 +10,7 @@ import type { RevocationFeed } from '../revocation/feed.ts'
 import type { GrantStore } from '../revocation/grant-store.ts'
 import type { Presence } from '../revocation/presence.ts'
 import { startAdminListener, type CheckResult } from './admin.ts'
+import { auditLogOf } from './audit-log-of.ts'
 import { enforce, recordLift } from './enforce.ts'
 import { denyFileCheck } from './deny-file-check.ts'
 import { checkpointsOf } from './checkpoints-of.ts'
@@ -76,15 +76,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   const { audit: auditConfig, limits, listen } = options.config
   const instance = randomUUID()
   const audit = unwind.use(
-    await openAuditLog({
-      sink: auditConfig.sink,
-      instance,
-      version,
-      configSha: () => snapshot.configSha,
-      maxBacklog: auditConfig.maxBacklog,
-      writeTimeoutMs: auditConfig.writeTimeout,
-      clock,
-    }),
+    await auditLogOf(auditConfig, { instance, configSha: () => snapshot.configSha, clock, log }),
   )
   const metrics = createMetrics()
   const exchanges = new Exchanges({ clock })
@@ -263,7 +255,11 @@ function checkReady(
       detail: `${connected ? 'connected' : 'not connected'}, position ${epoch}, ${records} in force, age ${Math.round(ageMs)} ms`,
     },
     ...denyFileCheck(feed.status()),
-    { name: 'audit', ok: audit.healthy, detail: `${audit.backlog} waiting` },
+    {
+      name: 'audit',
+      ok: audit.healthy,
+      detail: `${audit.backlog} waiting, ${audit.spooled} in the spool`,
+    },
   ]
 }
 
@@ -278,6 +274,7 @@ function observe(sidecar: Sidecar, { eventLoop }: { readonly eventLoop: EventLoo
     denyFileSubjects: () => feed.status().denyFile?.subjects ?? 0,
     denyFileProblems: () => feed.status().denyFile?.problems ?? 0,
     auditBacklog: () => audit.backlog,
+    auditSpooled: () => audit.spooled,
     policyHealthy: () => sidecar.snapshot.engine.healthy,
     heapUsedRatio: readHeap,
     eventLoopDelaySeconds: () => eventLoop.read(),

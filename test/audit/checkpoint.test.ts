@@ -53,6 +53,7 @@ describe('startCheckpoints()', () => {
     expect(opened.log.head.seq).toBe(2)
     await beat(opened.log)
     while (opened.log.head.seq < 4 && performance.now() < deadline) await pause(5)
+    await opened.log.flush()
     const types = (await readRecords()).map(({ type }) => type)
     expect(types).toEqual(['heartbeat', 'checkpoint', 'heartbeat', 'checkpoint'])
     expect((await signaturesOf(path)).bad).toBeUndefined()
@@ -91,6 +92,64 @@ describe('startCheckpoints()', () => {
     isThere = true
     await first[Symbol.asyncDispose]()
     expect(await signaturesOf(path)).toMatchObject({ checkpoints: 1, signed: { seq: 1 } })
+  })
+})
+
+describe('startCheckpoints() with a store', () => {
+  test('puts each there once it is in the log, and signs where the fleet was', async () => {
+    await using opened = await openTestLog(path)
+    const put: unknown[] = []
+    const outcomes: string[] = []
+    const store = {
+      put: async (checkpoint: object) => {
+        put.push({ ...checkpoint, inLog: (await readRecords()).length })
+        if (put.length === 2) throw new Error('gone')
+        return fleet
+      },
+    }
+    const options = { ...optionsFor(), store, onStored: (one: string) => outcomes.push(one) }
+    const checkpoints = startCheckpoints(opened.log, options)
+    for (let n = 0; n < 3; n++) {
+      await beat(opened.log)
+      await checkpoints[Symbol.asyncDispose]()
+    }
+    expect(put).toMatchObject([
+      { instance: 'i1', seq: 1, inLog: 2 },
+      { instance: 'i1', seq: 3, inLog: 4 },
+      { instance: 'i1', seq: 5, inLog: 6 },
+    ])
+    expect(outcomes).toEqual(['stored', 'failed', 'stored'])
+    const seen = (await readRecords()).flatMap(({ checkpoint }) =>
+      checkpoint === undefined ? [] : [Object(checkpoint).fleet],
+    )
+    expect(seen).toEqual([undefined, fleet, fleet])
+    expect(await signaturesOf(path)).toMatchObject({ checkpoints: 3 })
+  })
+
+  test('lets nobody say that the fleet was elsewhere', async () => {
+    const other = `8:${'b'.repeat(40)}`
+    {
+      await using opened = await openTestLog(path)
+      const checkpoints = startCheckpoints(opened.log, {
+        ...optionsFor(),
+        store: { put: async () => fleet },
+      })
+      for (let n = 0; n < 2; n++) {
+        await beat(opened.log)
+        await checkpoints[Symbol.asyncDispose]()
+      }
+    }
+    const chain = createChain()
+    const forged = (await readRecords()).map(
+      ({ seq: _seq, prev: _prev, hash: _hash, v: _v, ts, mono_ns, sidecar, ...event }, at) => {
+        const moved = { ...event, checkpoint: { ...Object(event['checkpoint']), fleet: other } }
+        return chain.seal((at === 3 ? moved : event) as never, { ts, mono_ns, sidecar } as never)
+      },
+    )
+    await writeFile(path, `${forged.join('\n')}\n`)
+    expect((await signaturesOf(path)).bad).toBe(
+      'record 4: the signature is about another place in the fleet',
+    )
   })
 })
 
@@ -154,6 +213,8 @@ describe('checkSignatures()', () => {
     expect(await signaturesOf(path)).toMatchObject({ signed: { seq: 2 }, unsigned: 1 })
   })
 })
+
+const fleet = `7:${'a'.repeat(40)}`
 
 type RawRecord = Readonly<Record<string, unknown>>
 

@@ -219,6 +219,15 @@ describe('accountOf()', () => {
     })
   })
 
+  test('names the records that were in the spool only', async () => {
+    const detail = { cause: 'ENOSPC', since: at(0), records: 3 }
+    const file = await logOf('a', [revocationEvent(), { type: 'gap', detail }])
+    expect(await reportOf([file])).toMatchObject({
+      verdict: 'clean',
+      gaps: [{ kind: 'sink', open: false, detail: expect.stringContaining('3 records') }],
+    })
+  })
+
   test('names the sidecar when it acknowledged and no file is of it', async () => {
     const file = await logOf('a', [revocationEvent()])
     expect(await reportOf([file], ['a', 'z', 'z'])).toMatchObject({

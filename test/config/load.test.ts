@@ -240,6 +240,17 @@ describe('parseConfig()', () => {
       'username: chaperone\n    certFile: c.pem',
       'revocation.redis.certFile: Expected keyFile as well',
     ],
+    ['writeTimeout: 2s', 'onFailure: unsafe-continue', 'audit.onFailure: Expected spool as well'],
+    [
+      'writeTimeout: 2s',
+      'spool: { file: spool }',
+      'audit.spool: Expected onFailure: unsafe-continue as well',
+    ],
+    [
+      'writeTimeout: 2s',
+      'onFailure: unsafe-continue\n  spool: { file: /var/log/chaperone/audit.jsonl }',
+      'audit.spool.file: Expected another file than sink',
+    ],
   ])('parseConfig() finds the contradiction when %j becomes %j', (from, to, problem) => {
     expect(problemsOf(edited(from, to)).map((line) => line.replace(/^\S+ /, ''))).toContain(problem)
   })

@@ -110,6 +110,7 @@ const source: MetricsSource = {
   denyFileSubjects: () => 2,
   denyFileProblems: () => 0,
   auditBacklog: () => 0,
+  auditSpooled: () => 0,
   policyHealthy: () => true,
   heapUsedRatio: () => 0.5,
   eventLoopDelaySeconds: () => new Map([['0.5', 0.001]]),
