@@ -18,7 +18,7 @@ const envelope = {
   seq: v.number(),
   ts: v.pipe(v.string(), v.isoTimestamp()),
   mono_ns: v.pipe(v.string(), v.regex(/^\d{1,20}$/)),
-  sidecar: v.object({ instance: v.string() }),
+  sidecar: v.object({ instance: v.string(), version: v.string() }),
   hash: v.string(),
   prev: v.string(),
 }
@@ -30,20 +30,30 @@ const decision = v.object({
   upstream: v.nullable(v.string()),
   agent: v.nullable(v.object({ spiffe_id: v.string() })),
   task: v.nullable(
-    v.object({ txn: v.string(), chain: v.array(v.string()), approvers: v.array(v.string()) }),
+    v.object({
+      txn: v.string(),
+      chain: v.array(v.string()),
+      approvers: v.array(v.string()),
+      purpose: v.string(),
+    }),
   ),
   request: v.object({
     method: v.string(),
     path: v.string(),
-    mcp: v.optional(v.object({ tool: v.optional(v.string()) })),
+    mcp: v.optional(v.object({ method: v.string(), tool: v.optional(v.string()) })),
     args_sha256: v.optional(v.string()),
     retry_count: v.optional(v.number()),
   }),
   decision: v.object({
     effect: v.picklist(['allow', 'deny', 'step-up']),
     code: v.nullable(v.string()),
+    detail: v.nullable(v.string()),
+    policy_ids: v.array(v.string()),
+    policy_set_sha: v.string(),
+    revocation_epoch: v.string(),
     rid: v.optional(v.string()),
   }),
+  after_revocation: v.boolean(),
 })
 
 const outcome = v.object({
@@ -51,9 +61,12 @@ const outcome = v.object({
   type: v.literal('outcome'),
   decision_id: v.string(),
   txn: v.nullable(v.string()),
+  status: v.nullable(v.number()),
   end: v.string(),
   bytes_up: v.number(),
   bytes_down: v.number(),
+  duration_ms: v.number(),
+  error: v.optional(v.string()),
   cut: v.optional(
     v.object({
       code: v.string(),
