@@ -83,8 +83,9 @@ function checkPolicies(config: Config, file: string): ReferenceReport {
 }
 
 function checkApprovers(config: Config, file: string): ReferenceReport {
+  const { approvers, delegation } = config
   const keysByIss = new Map<string, readonly ApproverKey[]>()
-  const problems = config.approvers.flatMap(({ iss, jwks }) => {
+  const problems = [...approvers, ...(delegation ? [delegation] : [])].flatMap(({ iss, jwks }) => {
     const read = readApproverKeys(jwks)
     if (typeof read === 'string') return problem(jwks, read).problems
     keysByIss.set(iss, read)
@@ -92,7 +93,7 @@ function checkApprovers(config: Config, file: string): ReferenceReport {
   })
   if (problems.length > 0) return { problems, warnings: [] }
   try {
-    createApproverRegistry(config.approvers, keysByIss)
+    createApproverRegistry(approvers, keysByIss, { delegation })
     return none
   } catch (error) {
     if (error instanceof ApproverError) return problem(file, error.message)

@@ -10,6 +10,7 @@ export function findContradictions(config: Config): readonly Finding[] {
     ...checkListen(config),
     ...checkTrust(config),
     ...checkApprovers(config),
+    ...checkDelegation(config),
     ...checkOperators(config),
     ...checkFreshness(config),
     ...checkRedis(config),
@@ -99,6 +100,16 @@ function checkApprovers({ approvers, grants }: Config): readonly Finding[] {
     ),
   )
   return [...twice, ...unknown]
+}
+
+function checkDelegation({ approvers, delegation }: Config): readonly Finding[] {
+  if (!approvers.some(({ iss }) => iss === delegation?.iss)) return []
+  return [
+    {
+      path: ['delegation', 'iss'],
+      message: 'Expected another authority than the approvers: it may not sign a root',
+    },
+  ]
 }
 
 function checkOperators({ operators }: Config): readonly Finding[] {

@@ -4,8 +4,8 @@ import type { Config, CredentialConfig, RedisConfig, TrustBundleConfig } from '.
 /** The same configuration with every path absolute: relative ones are taken from `directory`. */
 export function resolveFiles(config: Config, directory: string): Config {
   const absolute = (path: string) => resolve(directory, path)
-  const { identity, approvers, operators, grants, policy, revocation, upstreams, mint, audit } =
-    config
+  const { identity, approvers, delegation, operators, grants } = config
+  const { policy, revocation, upstreams, mint, audit } = config
   return {
     ...config,
     identity: {
@@ -13,6 +13,7 @@ export function resolveFiles(config: Config, directory: string): Config {
       trustBundles: identity.trustBundles.map((bundle) => resolveBundle(bundle, absolute)),
     },
     approvers: approvers.map((approver) => ({ ...approver, jwks: absolute(approver.jwks) })),
+    ...(delegation && { delegation: { ...delegation, jwks: absolute(delegation.jwks) } }),
     operators: operators.map((operator) => ({ ...operator, jwks: absolute(operator.jwks) })),
     grants: { ...grants, ...(grants.file !== undefined && { file: absolute(grants.file) }) },
     policy: {

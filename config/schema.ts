@@ -30,6 +30,7 @@ export type UpstreamConfig = Config['upstreams'][number]
 export type RouteConfig = Config['routes'][number]
 export type CredentialConfig = UpstreamConfig['credential']
 export type ApproverConfig = Config['approvers'][number]
+export type DelegationConfig = NonNullable<Config['delegation']>
 export type OperatorConfig = Config['operators'][number]
 export type TrustBundleConfig = Config['identity']['trustBundles'][number]
 export type RedisConfig = Extract<Config['revocation'], { source: 'redis' }>['redis']
@@ -119,6 +120,20 @@ const approver = v.strictObject({
   ),
 })
 
+const delegation = v.strictObject({
+  iss: describedText(
+    'The delegation authority, exactly as grants name it in `iss`. It signs grants of sub-agents alone, never a root.',
+  ),
+  jwks: describedText(
+    "JWK Set file with the authority's public keys; each key needs `kid` and `alg`. None may be a key of an approver.",
+  ),
+  maxTtl: duration('1h', {
+    min: second,
+    max: 24 * hour,
+    about: 'A grant that it signs may not live longer than this.',
+  }),
+})
+
 const grants = v.strictObject({
   maxTtl: duration('8h', {
     min: second,
@@ -159,6 +174,8 @@ export const configSchema = v.strictObject({
   ),
   identity,
   approvers: v.pipe(v.array(approver), v.minLength(1, 'Expected at least one approver')),
+  /** Absent: only approvers sign the grants of sub-agents. */
+  delegation: v.optional(delegation),
   operators: v.optional(
     v.pipe(
       v.array(operator),

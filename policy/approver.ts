@@ -1,4 +1,4 @@
-import type { ApproverConfig } from '../config/schema.ts'
+import type { ApproverConfig, DelegationConfig } from '../config/schema.ts'
 import { canonicalOrigin, canonicalUrl, httpOriginOf } from './location.ts'
 import { importPublicKey, type PublicKey } from './public-key.ts'
 import type { Sensitivity } from './types.ts'
@@ -6,7 +6,9 @@ import type { Sensitivity } from './types.ts'
 /** Who may sign grants, and how far each may go. A grant beyond its signer's ceilings is invalid as a whole. */
 export interface ApproverRegistry {
   /** The authority of exactly this `iss`. */
-  find(iss: string): Approver | undefined
+  readonly find: (iss: string) => Approver | undefined
+  /** Who may sign the grants of sub-agents, and never a root. Absent: only approvers do. */
+  readonly delegator?: Approver
 }
 
 export interface Approver {
@@ -37,6 +39,7 @@ export class ApproverError extends Error {
 export function createApproverRegistry(
   approvers: readonly ApproverConfig[],
   keysByIss: ReadonlyMap<string, readonly ApproverKey[]>,
+  { delegation }: { readonly delegation?: DelegationConfig | undefined } = {},
 ): ApproverRegistry {
   const byIss = new Map<string, Approver>()
   for (const config of approvers) {
@@ -45,7 +48,9 @@ export function createApproverRegistry(
     if (!keys) throw new ApproverError(`Approver "${config.iss}" has no keys`)
     byIss.set(config.iss, createApprover(config, keys))
   }
-  return { find: (iss) => byIss.get(iss) }
+  const find = (iss: string): Approver | undefined => byIss.get(iss)
+  if (!delegation) return { find }
+  return { find, delegator: createDelegator(delegation, { byIss, keysByIss }) }
 }
 
 /**
@@ -105,6 +110,37 @@ function createApprover(config: ApproverConfig, keys: readonly ApproverKey[]): A
     maxSensitivity: config.maxSensitivity,
     ...(purposes && { purposes: new Set(purposes) }),
     ...(locations && { locations: locations.map((location) => parseCeiling(location, iss)) }),
+  }
+}
+
+/** Its ceilings are the parents'. A key that it shared with an approver could sign roots. */
+function createDelegator(
+  { iss, maxTtl }: DelegationConfig,
+  {
+    byIss,
+    keysByIss,
+  }: {
+    readonly byIss: ReadonlyMap<string, Approver>
+    readonly keysByIss: ReadonlyMap<string, readonly ApproverKey[]>
+  },
+): Approver {
+  if (byIss.has(iss)) throw new ApproverError(`Delegation authority "${iss}" is an approver`)
+  const keys = keysByIss.get(iss)
+  if (!keys) throw new ApproverError(`Delegation authority "${iss}" has no keys`)
+  for (const approver of byIss.values()) {
+    for (const { key } of approver.keys.values()) {
+      if (keys.some((own) => own.key.equals(key))) {
+        throw new ApproverError(
+          `Delegation authority "${iss}": one of its keys is of the approver "${approver.iss}"`,
+        )
+      }
+    }
+  }
+  return {
+    iss,
+    keys: new Map(keys.map((key) => [key.kid, key])),
+    maxTtlMs: maxTtl,
+    maxSensitivity: 'restricted',
   }
 }
 

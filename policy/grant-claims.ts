@@ -33,9 +33,11 @@ export function parseGrantClaims(payload: unknown): GrantClaimsResult {
 }
 
 /** Constraints that the format has and that nothing here enforces yet. Refused by name, so that the reason is clear. */
-const unsupportedClaims = ['limits', 'cnf', 'stepup', 'use', 'agent', 'prf', 'anc'] as const
+const unsupportedClaims = ['limits', 'cnf', 'stepup', 'use', 'agent'] as const
 
 const maxListed = 64
+/** DL-1: a chain has at most 8 links, and the grant itself is one. */
+const maxAncestors = 7
 
 function textThat(check: (text: string) => boolean, message: string) {
   return v.pipe(v.string(), v.check(check, message))
@@ -73,6 +75,10 @@ const task = v.pipe(
     /^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,128}$/,
     'is not 1 to 128 characters of A-Z a-z 0-9 . _ ~ -',
   ),
+)
+const digest = v.pipe(
+  v.string(),
+  v.regex(/^[A-Za-z0-9_-]{43}$/, 'is not a SHA-256 digest in base64url'),
 )
 const seconds = v.pipe(v.number(), v.safeInteger('is not an integer'), v.minValue(0, 'is negative'))
 const workload = v.pipe(
@@ -176,6 +182,14 @@ const grantClaims = v.strictObject({
       issuers: v.exactOptional(listOf(name)),
     }),
   ),
+  prf: v.exactOptional(v.strictObject({ jti: identifier, iss: name, s256: digest })),
+  anc: v.exactOptional(
+    v.pipe(
+      v.array(v.strictObject({ jti: identifier, txn: task, sub: workload })),
+      v.minLength(1, 'is empty'),
+      v.maxLength(maxAncestors, `has more than ${maxAncestors} entries`),
+    ),
+  ),
 })
 
 /** Member names of the format: only these may stand in a reason, for any other name is the sender's own text. */
@@ -185,6 +199,7 @@ const knownNames: ReadonlySet<unknown> = new Set([
   'max_depth',
   'to',
   'issuers',
+  's256',
   'enum',
   'prefix',
   'max',

@@ -6,7 +6,14 @@ import { grantTyp, parseGrantClaims, type ReadGrantClaims } from './grant-claims
 import type { PublicKey } from './public-key.ts'
 import type { JsonObject } from './strict-json.ts'
 import { chainSubjects } from './subject.ts'
-import { sensitivities, type Agent, type Denial, type Grant, type GrantChain } from './types.ts'
+import {
+  sensitivities,
+  type Agent,
+  type Ancestor,
+  type Denial,
+  type Grant,
+  type GrantChain,
+} from './types.ts'
 
 export type { GrantClaims } from './grant-claims.ts'
 
@@ -40,7 +47,7 @@ export async function verifyGrant(
   if (!read.ok) return invalid(read.reason)
   const { claims } = read
 
-  const approver = options.approvers.find(claims.iss)
+  const approver = findSigner(claims, options.approvers)
   if (!approver) return invalid('its issuer is not an approver')
   const key = approver.keys.get(header.kid)
   if (!key) return invalid('its key is not one of this approver')
@@ -56,14 +63,14 @@ export async function verifyGrant(
   return toGrant(claims, { kid: header.kid, s256: jws.s256 })
 }
 
-/** The chain of a grant that hangs on no other. */
-export function grantChain(grant: Grant): GrantChain {
-  const links: GrantChain['links'] = [grant]
+/** The chain of these grants, root first: of a root, that one alone. Says nothing of whether they fit: `linkGrants()` does. */
+export function grantChain(root: Grant, ...descendants: readonly Grant[]): GrantChain {
+  const links: GrantChain['links'] = [root, ...descendants]
   return {
     links,
-    leaf: grant,
+    leaf: descendants.at(-1) ?? root,
     signOffs: [],
-    expiresAtMs: grant.expiresAtMs,
+    expiresAtMs: Math.min(...links.map(({ expiresAtMs }) => expiresAtMs)),
     subjects: chainSubjects(links),
   }
 }
@@ -78,6 +85,14 @@ export function checkGrantHolder(chain: GrantChain, agent: Agent): Denial | unde
     if (onBehalfOf?.sub === grantee) return invalid('it is on behalf of its own subject')
   }
   return undefined
+}
+
+/** The delegation authority signs for sub-agents alone: without a parent, its signature is nobody's. */
+function findSigner(
+  { iss, prf }: ReadGrantClaims,
+  { find, delegator }: ApproverRegistry,
+): Approver | undefined {
+  return find(iss) ?? (prf && delegator?.iss === iss ? delegator : undefined)
 }
 
 /** TG-1. The header of a request is smaller still; this bounds grants from a store and from files. */
@@ -98,6 +113,7 @@ function findProblem(claims: ReadGrantClaims, options: VerifyGrantOptions): stri
   const { iat, nbf = iat, exp } = claims
   const latestMs = options.nowMs + options.clockSkewMs
   if (claims.aud !== options.audience) return 'claim aud: is not this proxy'
+  if (!claims.prf !== !claims.anc) return 'claims prf and anc: one without the other'
   if (options.purposes && !options.purposes.includes(claims.purpose)) {
     return 'claim purpose: is not in the vocabulary'
   }
@@ -145,7 +161,7 @@ function toGrant(
   claims: ReadGrantClaims,
   { kid, s256 }: { readonly kid: string; readonly s256: string },
 ): Grant {
-  const { purpose_text: purposeText, obo, delegation } = claims
+  const { purpose_text: purposeText, obo, delegation, prf, anc } = claims
   return {
     approver: claims.iss,
     kid,
@@ -162,6 +178,7 @@ function toGrant(
     destinations: claims.authorization_details,
     ...(obo && { onBehalfOf: obo }),
     ...(delegation && { delegation: toDelegation(delegation) }),
+    ...(prf && anc && { parent: { ...prf, ancestors: anc.map(toAncestor) } }),
     s256,
   }
 }
@@ -171,6 +188,10 @@ function toDelegation(
 ): NonNullable<Grant['delegation']> {
   const { max_depth: maxDepth, to, issuers } = delegation
   return { maxDepth, to, ...(issuers && { issuers }) }
+}
+
+function toAncestor({ jti, txn, sub }: NonNullable<ReadGrantClaims['anc']>[number]): Ancestor {
+  return { jti, txn, agent: sub }
 }
 
 function invalid(detail: string): Denial {

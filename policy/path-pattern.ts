@@ -19,6 +19,24 @@ export function matchesPath(pattern: string, path: string): boolean {
   })
 }
 
+/**
+ * Whether every text that the narrow pattern matches is matched by the wide one too, segment by segment; of path patterns
+ * and of SPIFFE ID patterns alike. Both must be well-formed.
+ */
+export function coversPattern(wide: string, narrow: string): boolean {
+  const wanted = wide.split('/')
+  const segments = narrow.split('/')
+  const isOpen = wanted.at(-1) === '**'
+  // A `**` is at least one segment: a pattern is no longer than the shortest text that it matches.
+  if (isOpen ? segments.length < wanted.length : segments.length !== wanted.length) return false
+  return wanted.every((want, index) => {
+    if (isOpen && index === wanted.length - 1) return true
+    const segment = segments[index]
+    if (want === '*') return segment !== '' && segment !== '**'
+    return want === segment
+  })
+}
+
 /** Whether the text is a path pattern. What looks like a wildcard but is none is refused, not taken literally. */
 export function isPathPattern(text: string): boolean {
   if (!patternForm.test(text)) return false

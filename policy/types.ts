@@ -74,9 +74,25 @@ export interface Grant {
     readonly to: readonly string[]
     readonly issuers?: readonly string[]
   }
-  readonly parent?: { readonly jti: string; readonly iss: string; readonly s256: string }
+  /** Of a grant for a sub-agent. Absent: a root, which hangs on no other. */
+  readonly parent?: Parent
   /** base64url(SHA-256(JWS signing input)): what sign-offs and children bind to. */
   readonly s256: string
+}
+
+/** The grant that another was narrowed from, named by its signing input. */
+export interface Parent {
+  readonly jti: string
+  readonly iss: string
+  readonly s256: string
+  /** Root first; the last is the parent itself. */
+  readonly ancestors: readonly Ancestor[]
+}
+
+export interface Ancestor {
+  readonly jti: string
+  readonly txn: string
+  readonly agent: SpiffeId
 }
 
 /** A further approver's signature over the same grant (dual control). */

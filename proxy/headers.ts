@@ -186,6 +186,7 @@ const owned: ReadonlySet<string> = new Set([
   'signature-input',
   'signature-key',
   'task-grant',
+  'task-grant-chain',
   'task-id',
   'task-approval',
   'action-approval',

@@ -112,9 +112,9 @@ function loadEngine({ policy }: Config): PolicyEngine {
   throw new SnapshotError(`Policies cannot be used:\n${lines.join('\n')}`)
 }
 
-/** The approver authorities of a configuration. Throws `SnapshotError`. */
-export function readApprovers({ approvers }: Config): ApproverRegistry {
-  const keys = approvers.map(({ iss, jwks }) => {
+/** The approver authorities of a configuration, and its delegation authority. Throws `SnapshotError`. */
+export function readApprovers({ approvers, delegation }: Config): ApproverRegistry {
+  const keys = [...approvers, ...(delegation ? [delegation] : [])].map(({ iss, jwks }) => {
     try {
       return [
         iss,
@@ -127,7 +127,7 @@ export function readApprovers({ approvers }: Config): ApproverRegistry {
       throw new SnapshotError(`Approver "${iss}": ${jwks}: ${why}`, { cause })
     }
   })
-  return createApproverRegistry(approvers, new Map(keys))
+  return createApproverRegistry(approvers, new Map(keys), { delegation })
 }
 
 function openUpstreams(

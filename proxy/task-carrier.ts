@@ -7,12 +7,14 @@ export interface TaskCarrier {
   /** A compact JWS by its form; nothing in it was verified. */
   readonly grant?: string
   readonly txn?: string
+  /** Grants that the task's own hangs on, as `Task-Grant-Chain` brought them: of the same form, and no more verified. */
+  readonly ancestors: readonly string[]
   readonly carrier: 'task-grant' | 'task-id' | 'path'
 }
 
 /**
- * Reads `Task-Grant`, `Task-Id` and the path's task. At most one field of each, each well-formed, all of one task.
- * Undefined when the request names none.
+ * Reads `Task-Grant`, `Task-Grant-Chain`, `Task-Id` and the path's task. At most one field of each, each well-formed, all
+ * of one task. Undefined when the request names none.
  */
 export function taskCarrier(
   rawHeaders: readonly string[],
@@ -22,6 +24,8 @@ export function taskCarrier(
   const ids = valuesOf(rawHeaders, 'task-id')
   if (grants.length > 1) return deny('task-conflict', 'more than one Task-Grant field')
   if (ids.length > 1) return deny('task-conflict', 'more than one Task-Id field')
+  const ancestors = readAncestors(valuesOf(rawHeaders, 'task-grant-chain'))
+  if (!isList(ancestors)) return ancestors
   const [grant] = grants
   const [id] = ids
   if (grant !== undefined && !isCompactJws(grant)) {
@@ -33,13 +37,27 @@ export function taskCarrier(
   }
   const txn = id ?? pathTxn
   if (grant !== undefined) {
-    return { grant, ...(txn !== undefined && { txn }), carrier: 'task-grant' }
+    return { grant, ...(txn !== undefined && { txn }), ancestors, carrier: 'task-grant' }
   }
   if (txn === undefined) return undefined
-  return { txn, carrier: id === undefined ? 'path' : 'task-id' }
+  return { txn, ancestors, carrier: id === undefined ? 'path' : 'task-id' }
 }
 
 const maxGrantBytes = 8192
+/** More would not fit into a head: the rest comes from the store. */
+const maxAncestors = 3
+
+function readAncestors(fields: readonly string[]): readonly string[] | Denial {
+  if (fields.length > 1) return deny('task-conflict', 'more than one Task-Grant-Chain field')
+  const grants = fields.flatMap((field) => field.split(',').map((grant) => grant.trim()))
+  if (grants.length <= maxAncestors && grants.every(isCompactJws)) return grants
+  return deny('task-grant-invalid', `Task-Grant-Chain is not 1 to ${maxAncestors} compact JWSs`)
+}
+
+function isList(value: readonly string[] | Denial): value is readonly string[] {
+  return Array.isArray(value)
+}
+
 const compactForm = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$/
 
 function isCompactJws(text: string): boolean {

@@ -48,14 +48,21 @@ export function createTaskResolver(options: {
       const found = await findGrant(carried, snapshot)
       if (isDenial(found)) return found
 
-      const grant = await snapshot.grants.verify(found.compact)
-      if (isDenial(grant)) return grant
+      const alone = await snapshot.grants.verify(found.compact)
+      if (isDenial(alone)) return alone
       const named = carried?.txn
-      if (named !== undefined && named !== grant.leaf.txn) {
+      if (named !== undefined && named !== alone.leaf.txn) {
         return deny('task-conflict', 'the task selector and the grant name different tasks')
       }
-      const foreign = checkGrantHolder(grant, agent)
-      return foreign ?? { chain: grant, carrier: found.carrier }
+      // Before its ancestors are looked for: only the grantee learns how they are (TG-9).
+      const foreign = checkGrantHolder(alone, agent)
+      if (foreign) return foreign
+      const { carrier } = found
+      const presented = carried?.ancestors ?? []
+      if (!alone.leaf.parent && presented.length === 0) return { chain: alone, carrier }
+      const chain = await snapshot.grants.complete(alone, { presented, stored })
+      if (isDenial(chain)) return chain
+      return checkGrantHolder(chain, agent) ?? { chain, carrier }
     },
   }
 
@@ -75,17 +82,13 @@ export function createTaskResolver(options: {
     if (!carried) return deny('task-grant-required', 'no task carrier')
     if (carried.grant !== undefined) return { compact: carried.grant, carrier: carried.carrier }
     if (carried.txn === undefined) return deny('task-grant-required', 'no task carrier')
-    return fromStore(carried.txn, carried.carrier)
+    const compact = await stored(carried.txn)
+    return typeof compact === 'string' ? { compact, carrier: carried.carrier } : compact
   }
 
-  async function fromStore(
-    txn: string,
-    carrier: Task['carrier'],
-  ): Promise<{ compact: string; carrier: Task['carrier'] } | Denial> {
+  async function stored(txn: string): Promise<string | Denial> {
     const held = texts.get(txn)
-    if (held && clock.monotonic() - held.readAtMonotonicMs < storedForMs) {
-      return { compact: held.compact, carrier }
-    }
+    if (held && clock.monotonic() - held.readAtMonotonicMs < storedForMs) return held.compact
     try {
       const compact = await store.get(txn)
       // The same words as for a grant of somebody else: a guess learns nothing (TG-9).
@@ -95,9 +98,9 @@ export function createTaskResolver(options: {
         return deny('task-grant-invalid', 'no grant of this task is stored')
       }
       texts.set(txn, { compact, readAtMonotonicMs: clock.monotonic() })
-      return { compact, carrier }
+      return compact
     } catch {
-      if (held) return { compact: held.compact, carrier }
+      if (held) return held.compact
       return deny('control-plane-stale', 'the grant store did not answer')
     }
   }
