@@ -24,7 +24,7 @@ These are errors too, although each setting is right alone:
 
 - \`listen.agent\` is not loopback and \`listen.unsafeNonLoopback\` is not set; \`listen.admin\` is the same address.
 - No bundle of the own \`trustDomain\`, or two of one domain.
-- Two approvers with one \`iss\`; a purpose of an approver that is not in \`grants.purposes\`.
+- Two approvers with one \`iss\`, or an approver that is the delegation authority too; a purpose of an approver that is not in \`grants.purposes\`.
 - A \`staleAfter...\` that is not more than twice \`syncInterval\`: one lost answer would refuse traffic.
 - \`certFile\` without \`keyFile\`, or the reverse; TLS files with a \`redis\` URL instead of \`rediss\`; \`sentinel...\` with a URL of another kind.
 - Two upstreams of one name, two routes of one prefix or host, a route to no upstream, a prefix \`/t\` or one below it.
@@ -99,6 +99,8 @@ export const meanings: Readonly<Record<string, string>> = {
 export const notes: Readonly<Record<string, string>> = {
   identity: 'A bundle has one of two forms: `{ trustDomain, file }` or `{ trustDomain, url }`.',
   approvers: 'Who may sign grants, and how far each may go.',
+  delegation:
+    'Who else may sign the grants of sub-agents: [delegation.md](delegation.md). Absent: only approvers.',
   revocation: 'How it works, and what happens in an outage: [revocation.md](revocation.md).',
   upstreams: `A credential has one of three forms: \`inject\` puts a static secret into one slot (\`header\`, \`basic\` or \`query\`),
 \`mint\` signs a short-lived \`at+jwt\` for each task, \`none: true\` puts nothing on.`,

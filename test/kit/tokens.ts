@@ -1,4 +1,4 @@
-import { createPublicKey, KeyObject, sign, type SignKeyObjectInput } from 'node:crypto'
+import { createHash, createPublicKey, KeyObject, sign, type SignKeyObjectInput } from 'node:crypto'
 import { calculateJwkThumbprint, exportJWK, generateKeyPair, type JWK } from 'jose'
 import type { GrantClaims } from '../../policy/grant.ts'
 
@@ -119,6 +119,32 @@ export function signGrant(
     header: { alg: key.alg, kid: key.kid, typ: 'task-grant+jwt', ...options.header },
     payload: { ...grantClaims(options.nowMs), ...options.claims },
   })
+}
+
+/** The claims of a grant for a sub-agent of this one, as narrow as the parent, but for its lineage. */
+export function childClaims(
+  parent: string,
+  claims: Partial<GrantClaims> & Pick<GrantClaims, 'sub' | 'txn'>,
+): GrantClaims {
+  const [header, payload = ''] = parent.split('.')
+  const above = JSON.parse(Buffer.from(payload, 'base64url').toString()) as GrantClaims
+  const { jti, txn, sub, iss, delegation, ...kept } = above
+  return {
+    ...kept,
+    iss,
+    jti: `grant-${crypto.randomUUID()}`,
+    ...(delegation &&
+      delegation.max_depth > 1 && {
+        delegation: { ...delegation, max_depth: delegation.max_depth - 1 },
+      }),
+    prf: {
+      jti,
+      iss,
+      s256: createHash('sha256').update(`${header}.${payload}`).digest('base64url'),
+    },
+    anc: [...(above.anc ?? []), { jti, txn, sub }],
+    ...claims,
+  }
 }
 
 /** A SPIFFE bundle document with these keys for JWT-SVIDs. */

@@ -118,4 +118,40 @@ describe('createApproverRegistry()', () => {
       new ApproverError(message),
     )
   })
+
+  const iss = 'https://delegation.example.org'
+  const delegation = { iss, jwks: 'unused', maxTtl: 900_000 }
+
+  test('keeps the delegation authority apart from the approvers', async () => {
+    const own = await signingKey('ES256', { kid: 'd1' })
+    const keysByIss = new Map([
+      [config.iss, keys],
+      [iss, parseApproverKeys({ keys: [own.publicJwk] })],
+    ])
+    const registry = createApproverRegistry([config], keysByIss, { delegation })
+    expect(registry.find(iss)).toBe(undefined)
+    expect(registry.delegator).toMatchObject({ iss, maxTtlMs: 900_000 })
+    expect(createApproverRegistry([config], keysByIss)).not.toHaveProperty('delegator')
+  })
+
+  test.each([
+    ['that is an approver', config.iss, `"${config.iss}" is an approver`],
+    ['without keys', 'x', '"x" has no keys'],
+    [
+      'with a key of an approver',
+      iss,
+      `"${iss}": one of its keys is of the approver "${config.iss}"`,
+    ],
+  ])('refuses a delegation authority %s', (_, authority, message) => {
+    const keysByIss = new Map([
+      [config.iss, keys],
+      // The same key by another name.
+      [iss, parseApproverKeys({ keys: [{ ...key.publicJwk, kid: 'k2' }] })],
+    ])
+    expect(() =>
+      createApproverRegistry([config], keysByIss, {
+        delegation: { ...delegation, iss: authority },
+      }),
+    ).toThrow(new ApproverError(`Delegation authority ${message}`))
+  })
 })

@@ -381,7 +381,7 @@ describe('attenuation', () => {
         expect(asked(grantChain(parent))).toBe(true)
         expect(asked(grantChain(child))).toBe(true)
       }),
-      { numRuns: 20_000 },
+      { numRuns: 6_000 },
     )
     expect(allowed).toBeGreaterThan(50)
   })
@@ -406,7 +406,7 @@ describe('attenuation', () => {
           }
         },
       ),
-      { numRuns: 30_000 },
+      { numRuns: 12_000 },
     )
     expect(narrower).toBeGreaterThan(50)
   })

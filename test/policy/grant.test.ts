@@ -69,6 +69,11 @@ const httpApi = {
 const mcpServer = { type: 'mcp_server', locations: ['https://mcp.example.org/mcp'], tools: ['x'] }
 const webSocket = { type: 'ws', locations: ['wss://ws.example.org'], paths: ['/live'] }
 
+const lineage = {
+  prf: { jti: 'grant-0000000000', iss: names.approver, s256: 'A'.repeat(43) },
+  anc: [{ jti: 'grant-0000000000', txn: 'root', sub: names.agent }],
+} as const
+
 describe('verifyGrant()', () => {
   test('gives every claim that it read', async () => {
     const claims = {
@@ -202,6 +207,22 @@ describe('verifyGrant()', () => {
       { delegation: { max_depth: 1, to: ['spiffe://a/b*'] } },
       'delegation.to[0]: is not a SPIFFE ID pattern',
     ],
+    [
+      'a parent by a short digest',
+      { prf: { jti: 'grant-0000000000', iss: 'a', s256: 'x' } },
+      'prf.s256: is not a SHA-256 digest in base64url',
+    ],
+    ['no ancestors', { anc: [] }, 'anc: is empty'],
+    [
+      'eight ancestors',
+      { anc: Array.from({ length: 8 }, () => lineage.anc[0]) },
+      'anc: has more than 7 entries',
+    ],
+    [
+      'an ancestor that is no workload',
+      { anc: [{ ...lineage.anc[0], sub: 'spiffe://example.org' }] },
+      'anc[0].sub: is not the SPIFFE ID of a workload',
+    ],
     ['an unknown claim', { role: 'admin' }, '?: is not known'],
     ['null for an optional claim', { nbf: null }, 'nbf: is missing or not of its type'],
   ])('refuses %s', async (_, claims, reason) => {
@@ -225,7 +246,7 @@ describe('verifyGrant()', () => {
     )
   })
 
-  test.each(['limits', 'cnf', 'stepup', 'use', 'agent', 'prf', 'anc'])(
+  test.each(['limits', 'cnf', 'stepup', 'use', 'agent'])(
     'refuses the constraint %s, which it could only ignore',
     async (claim) => {
       expect(await outcome({ [claim]: {} })).toBe(
@@ -363,6 +384,57 @@ describe('verifyGrant()', () => {
     const forged = await verifyGrant(signGrant(stranger, { claims, nowMs }), optionsWith())
     expect(forged).toMatchObject({
       code: 'task-grant-invalid',
+      detail: 'its signature does not verify',
+    })
+  })
+
+  test('gives the parent and all above it of the grant of a sub-agent', async () => {
+    expect(await verify(lineage)).toMatchObject({
+      parent: {
+        ...lineage.prf,
+        ancestors: [{ jti: 'grant-0000000000', txn: 'root', agent: names.agent }],
+      },
+    })
+  })
+
+  test.each([
+    ['anc', { prf: lineage.prf }],
+    ['prf', { anc: lineage.anc }],
+  ])('refuses a child without %s', async (_, claims) => {
+    expect(await outcome(claims)).toBe(
+      'task-grant-invalid: claims prf and anc: one without the other',
+    )
+  })
+
+  test('takes the delegation authority for a child, never for a root', async () => {
+    const own = await signingKey('ES256', { kid: 'd1' })
+    const iss = 'https://delegation.example.org'
+    const approvers = createApproverRegistry(
+      [approver],
+      new Map([
+        [approver.iss, parseApproverKeys({ keys: [key.publicJwk] })],
+        [iss, parseApproverKeys({ keys: [own.publicJwk] })],
+      ]),
+      { delegation: { iss, jwks: 'unused', maxTtl: 900_000 } },
+    )
+    const options = optionsWith({}, { approvers })
+    const signed = (claims: Claims): Promise<Grant | Denial> =>
+      verifyGrant(signGrant(own, { nowMs, claims: { iss, ...claims } }), options)
+    expect(await signed(lineage)).toMatchObject({ approver: iss, kid: 'd1' })
+    expect(await signed({ ...lineage, sensitivity: 'restricted' })).toMatchObject({ kid: 'd1' })
+    expect(await signed({})).toMatchObject({ detail: 'its issuer is not an approver' })
+    expect(await signed({ ...lineage, exp: now + 901 })).toMatchObject({
+      detail: 'claim exp: beyond what this approver may sign',
+    })
+    expect(await signed({ ...lineage, iss: approver.iss })).toMatchObject({
+      detail: 'its key is not one of this approver',
+    })
+    const forged = signGrant(stranger, {
+      nowMs,
+      claims: { iss, ...lineage },
+      header: { kid: 'd1' },
+    })
+    expect(await verifyGrant(forged, options)).toMatchObject({
       detail: 'its signature does not verify',
     })
   })

@@ -19,8 +19,13 @@ describe('taskCarrier()', () => {
     [['task-id', 't1'], undefined, { txn: 't1', carrier: 'task-id' }],
     [['Task-Id', 't1'], 't1', { txn: 't1', carrier: 'task-id' }],
     [[], 't1', { txn: 't1', carrier: 'path' }],
+    [
+      ['Task-Id', 't1', 'task-grant-chain', `${grant}, dd.ee.ff`],
+      undefined,
+      { txn: 't1', ancestors: [grant, 'dd.ee.ff'], carrier: 'task-id' },
+    ],
   ])('reads %j with path task %s', (rawHeaders, pathTxn, wanted) => {
-    expect(taskCarrier(rawHeaders, pathTxn)).toEqual(wanted)
+    expect(taskCarrier(rawHeaders, pathTxn)).toEqual({ ancestors: [], ...wanted })
   })
 
   test.each([
@@ -37,6 +42,20 @@ describe('taskCarrier()', () => {
     [['Task-Grant', 'aa.bb'], 't1', 'task-grant-invalid', 'compact JWS'],
     [['Task-Grant', `${grant}, ${grant}`], undefined, 'task-grant-invalid', 'compact JWS'],
     [['Task-Grant', `aa.bb.${'c'.repeat(8192)}`], undefined, 'task-grant-invalid', 'compact JWS'],
+    [
+      ['Task-Grant-Chain', grant, 'Task-Grant-Chain', grant],
+      't1',
+      'task-conflict',
+      'more than one Task-Grant-Chain',
+    ],
+    [['Task-Grant-Chain', ''], 't1', 'task-grant-invalid', '1 to 3 compact JWSs'],
+    [['Task-Grant-Chain', `${grant},`], 't1', 'task-grant-invalid', '1 to 3 compact JWSs'],
+    [
+      ['Task-Grant-Chain', [grant, grant, grant, grant].join()],
+      't1',
+      'task-grant-invalid',
+      '1 to 3 compact JWSs',
+    ],
     [['Task-Id', ''], undefined, 'request-refused', 'malformed'],
     [['Task-Id', '..'], undefined, 'request-refused', 'malformed'],
     [['Task-Id', 't1, t2'], undefined, 'request-refused', 'malformed'],

@@ -14,7 +14,7 @@ import type { GrantStore } from '../../revocation/grant-store.ts'
 import { writeConfigFolder, type ConfigFolder } from '../kit/config-folder.ts'
 import { agent as anAgent } from '../kit/decide-input.ts'
 import { manualClock, type ManualClock } from '../kit/manual-clock.ts'
-import { signGrant } from '../kit/tokens.ts'
+import { childClaims, names, signGrant } from '../kit/tokens.ts'
 
 let folder: ConfigFolder
 let snapshot: Snapshot
@@ -118,6 +118,142 @@ describe('TaskResolver.resolve()', () => {
     isDown = true
     expect(await resolve({ 'Task-Id': 'task-1' })).toMatchObject({ code: 'control-plane-stale' })
   })
+})
+
+describe('TaskResolver.resolve() of a sub-agent', () => {
+  const delegation = { max_depth: 2, to: ['spiffe://example.org/agent/**'] }
+  const planner = 'spiffe://example.org/agent/planner'
+  const middleman = 'spiffe://example.org/agent/middleman'
+  let root: string
+  let middle: string
+  let leaf: string
+  beforeEach(() => {
+    root = grant('root', { sub: planner, delegation })
+    middle = child(root, 'middle', { sub: middleman })
+    leaf = child(middle, 'leaf')
+    for (const [txn, compact] of Object.entries({ root, middle, leaf })) stored.set(txn, compact)
+  })
+
+  test('finds what is above it in the store, and gives one chain, the same each time', async () => {
+    const first = await resolve({ 'Task-Id': 'leaf' })
+    expect(first).toMatchObject({
+      chain: {
+        leaf: { txn: 'leaf' },
+        links: [{ txn: 'root' }, { txn: 'middle' }, { txn: 'leaf' }],
+        subjects: expect.arrayContaining(['task:root', 'task:middle', `agent:${planner}`]),
+      },
+    })
+    const again = await resolve({ 'Task-Grant': leaf })
+    if ('outcome' in first || 'outcome' in again) throw new Error('Expected a task')
+    expect(again.chain).toBe(first.chain)
+    expect(asked).toBe(3)
+  })
+
+  test('takes what is above it from the request, and the rest from the store', async () => {
+    stored.clear()
+    expect(
+      await resolve({ 'Task-Grant': leaf, 'Task-Grant-Chain': `${root}, ${middle}` }),
+    ).toMatchObject({ chain: { links: [{ txn: 'root' }, { txn: 'middle' }, { txn: 'leaf' }] } })
+    expect(asked).toBe(0)
+    stored.set('root', root)
+    expect(await resolve({ 'Task-Grant': leaf, 'Task-Grant-Chain': middle })).toMatchObject({
+      chain: { leaf: { txn: 'leaf' } },
+    })
+    expect(asked).toBe(1)
+  })
+
+  test('refuses a presented grant that is not above it', async () => {
+    const conflict = {
+      code: 'task-conflict',
+      detail: 'Task-Grant-Chain: a grant in it is no ancestor of the task',
+    }
+    const other = grant('other', { delegation })
+    expect(await resolve({ 'Task-Id': 'leaf', 'Task-Grant-Chain': other })).toMatchObject(conflict)
+    expect(await resolve({ 'Task-Grant': leaf, 'Task-Grant-Chain': leaf })).toMatchObject(conflict)
+    stored.set('plain', grant('plain'))
+    expect(await resolve({ 'Task-Id': 'plain', 'Task-Grant-Chain': root })).toMatchObject(conflict)
+  })
+
+  test('refuses a presented grant that nobody signed', async () => {
+    const [header, payload] = middle.split('.')
+    const [, , signature] = root.split('.')
+    expect(
+      await resolve({
+        'Task-Grant': leaf,
+        'Task-Grant-Chain': `${header}.${payload}.${signature}`,
+      }),
+    ).toMatchObject({
+      code: 'task-grant-invalid',
+      detail: 'Task-Grant-Chain: its signature does not verify',
+    })
+  })
+
+  test('refuses when one above it is not stored, or is another grant by now', async () => {
+    stored.delete('root')
+    expect(await resolve({ 'Task-Id': 'leaf' })).toMatchObject({
+      code: 'task-grant-invalid',
+      detail: 'ancestor 1: no grant of this task is stored',
+    })
+    stored.set('root', grant('root', { sub: planner, delegation }))
+    expect(await resolve({ 'Task-Id': 'leaf' })).toMatchObject({
+      code: 'task-grant-invalid',
+      detail: 'link 2 of 3: claim prf: is not its parent',
+    })
+    stored.set('middle', leaf)
+    expect(await resolve({ 'Task-Id': 'leaf' })).toMatchObject({ code: 'task-grant-invalid' })
+  })
+
+  test('waits for a store that is down, and goes on with what it read before', async () => {
+    isDown = true
+    expect(await resolve({ 'Task-Grant': leaf })).toMatchObject({
+      code: 'control-plane-stale',
+      detail: 'ancestor 1: the grant store did not answer',
+    })
+    isDown = false
+    await resolve({ 'Task-Grant': leaf })
+    isDown = true
+    clock.advance(60_000)
+    expect(await resolve({ 'Task-Grant': leaf })).toMatchObject({
+      chain: { leaf: { txn: 'leaf' } },
+    })
+  })
+
+  test('says that a task above has expired, and only to the grantee', async () => {
+    const iat = Math.floor(Date.now() / 1000) - 700
+    root = grant('root', { sub: planner, delegation, iat, exp: iat + 600 })
+    stored.set('root', root)
+    stored.set('leaf', child(root, 'leaf', { iat, exp: iat + 1400 }))
+    expect(await resolve({ 'Task-Id': 'leaf' })).toMatchObject({
+      code: 'task-expired',
+      detail: 'ancestor 1: the grant has expired',
+    })
+    stored.set('leaf', child(root, 'leaf', { iat, exp: iat + 1400, sub: middleman }))
+    clock.advance(5_000)
+    expect(await resolve({ 'Task-Id': 'leaf' })).toMatchObject({
+      code: 'task-grant-invalid',
+      detail: 'its subject is another agent',
+    })
+  })
+
+  test('refuses one that an agent above it signed for its own use', async () => {
+    await swap({ approvers: `approvers: [{ iss: "${names.agent}", jwks: approvers.json }]` })
+    root = grant('root', { iss: names.agent, sub: planner, delegation })
+    stored.set('root', root)
+    expect(await resolve({ 'Task-Grant': child(root, 'leaf') })).toMatchObject({
+      code: 'task-grant-invalid',
+      detail: 'its approver is its subject',
+    })
+  })
+
+  function child(
+    parent: string,
+    txn: string,
+    claims: Readonly<Record<string, unknown>> = {},
+  ): string {
+    return signGrant(folder.approver, {
+      claims: childClaims(parent, { sub: names.agent, txn, ...claims }),
+    })
+  }
 })
 
 describe('TaskResolver.resolve() with a grant file', () => {
