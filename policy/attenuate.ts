@@ -7,8 +7,8 @@ import { matchesSpiffePattern } from './spiffe-id.ts'
 import type { ArgumentConstraint, Denial, Destination, Grant, GrantChain } from './types.ts'
 
 /**
- * The chain of verified grants, root first, or why they are none (identity.md 2.6). Each grant must name exactly those
- * before it, be allowed by every one of them, and be no wider than its parent. A request is held to every link besides.
+ * The chain of verified grants, root first, or why they are none. Each grant must name exactly those before it, and its
+ * parent must delegate to it and be as wide. That a request is held to every link comes on top.
  */
 export function linkGrants(links: readonly [Grant, ...Grant[]]): GrantChain | Denial {
   for (const [index, link] of links.entries()) {
@@ -50,7 +50,7 @@ function findMisfit(link: Grant, above: readonly Grant[]): string | undefined {
   return (
     findWrongLineage(link, above) ??
     findRepeated(link, above) ??
-    findUndelegated(link, above) ??
+    findUndelegated(link, parent) ??
     findWidening(link, parent)
   )
 }
@@ -81,19 +81,16 @@ function findRepeated(link: Grant, above: readonly Grant[]): string | undefined 
     : undefined
 }
 
-/** Every ancestor is asked, not the parent alone: none may be outvoted by a link below it. */
-function findUndelegated(link: Grant, above: readonly Grant[]): string | undefined {
-  for (const [index, { delegation }] of above.entries()) {
-    if (!delegation) return 'a grant above it allows no delegation'
-    if (above.length - index > delegation.maxDepth) return 'a grant above it allows no such depth'
-    if (!delegation.to.some((pattern) => matchesSpiffePattern(link.agent, pattern))) {
-      return 'claim sub: a grant above it does not delegate to this agent'
-    }
-    if (delegation.issuers && !delegation.issuers.includes(link.approver)) {
-      return 'claim iss: a grant above it does not delegate by this issuer'
-    }
+/** The parent alone is asked: what it delegates, `findWidening()` holds below what every grant above it does. */
+function findUndelegated(link: Grant, { delegation }: Grant): string | undefined {
+  if (!delegation) return 'its parent allows no delegation'
+  if (delegation.maxDepth < 1) return 'its parent allows no further delegation'
+  if (!delegation.to.some((pattern) => matchesSpiffePattern(link.agent, pattern))) {
+    return 'claim sub: its parent does not delegate to this agent'
   }
-  return undefined
+  return delegation.issuers?.includes(link.approver) === false
+    ? 'claim iss: its parent does not delegate by this issuer'
+    : undefined
 }
 
 function findWiderDelegation(

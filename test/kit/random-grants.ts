@@ -38,7 +38,7 @@ const argumentConstraint = fc.constantFrom(
   { max: 1 },
 )
 
-export const destination: fc.Arbitrary<Destination> = fc.oneof(
+const destination: fc.Arbitrary<Destination> = fc.oneof(
   fc.record({
     type: fc.constant('http_api' as const),
     locations: fc.uniqueArray(location, { minLength: 1, maxLength: 2 }),
@@ -61,6 +61,22 @@ export const destination: fc.Arbitrary<Destination> = fc.oneof(
     args: fc.dictionary(fc.constantFrom('repo', 'n'), argumentConstraint, { maxKeys: 2 }),
   }),
 )
+
+/** Destinations of a parent, and those of a child that differ from them in a member here and there. */
+export const wideAndNarrow: fc.Arbitrary<readonly [Destination[], Destination[]]> = fc
+  .array(destination, { minLength: 1, maxLength: 3 })
+  .chain((wide) => fc.tuple(fc.constant(wide), fc.tuple(...wide.map(changed))))
+
+/** The entry, with some members of another of its type. */
+function changed(entry: Destination): fc.Arbitrary<Destination> {
+  return fc
+    .tuple(destination, fc.func(fc.constantFrom(true, false, false)))
+    .map(([other, isTaken]) => {
+      if (other.type !== entry.type) return entry
+      const taken = Object.entries(other).filter(([member]) => isTaken(member))
+      return { ...entry, ...Object.fromEntries(taken) }
+    })
+}
 
 interface Asked {
   readonly operation: Operation
