@@ -2,16 +2,17 @@ import { agentSubjects } from '../policy/subject.ts'
 import type { SpiffeId } from '../policy/types.ts'
 import type { ReadDecision } from './read-record.ts'
 
-/** Whether a revocation of this subject covers what was decided. Of a chain of grants, the last one names the task. */
+/** Whether a revocation of this subject covers what was decided: of its task, and of every task that hangs above it. */
 export function isCovered(
   { task, agent, upstream, request }: Pick<ReadDecision, 'task' | 'agent' | 'upstream' | 'request'>,
   subject: string,
 ): boolean {
   if (subject === 'all') return true
+  const ancestors = task?.ancestors ?? []
   const kind = subject.slice(0, subject.indexOf(':'))
   switch (kind) {
     case 'task':
-      return subject === `task:${task?.txn}`
+      return [task, ...ancestors].some((one) => subject === `task:${one?.txn}`)
     case 'grant':
       return (
         task?.chain.some((jti, at) => subject === `grant:${task.approvers[at]}#${jti}`) ?? false
@@ -23,7 +24,9 @@ export function isCovered(
     case 'tool':
       return subject === `tool:${upstream}/${request.mcp?.tool}`
     default:
-      return isSpiffeId(agent?.spiffe_id) && agentSubjects(agent.spiffe_id).includes(subject)
+      return [agent, ...ancestors].some(
+        (one) => isSpiffeId(one?.spiffe_id) && agentSubjects(one.spiffe_id).includes(subject),
+      )
   }
 }
 

@@ -24,6 +24,11 @@ export interface DecisionEvent {
   readonly task: {
     readonly txn: string
     readonly chain: readonly string[]
+    /** Root first; absent for a task that was delegated from no other. */
+    readonly ancestors?: readonly {
+      readonly txn: string
+      readonly spiffe_id: string
+    }[]
     readonly grant_sha: string
     readonly approvers: readonly string[]
     readonly purpose: string

@@ -9,7 +9,7 @@ import { SignJWT, type JWK } from 'jose'
 import type { Config, CredentialConfig } from '../config/schema.ts'
 import { coversOrigin, httpOriginOf } from '../policy/location.ts'
 import { isJsonObject, parseStrictJson, type JsonValue } from '../policy/strict-json.ts'
-import type { Clock, Destination, Upstream } from '../policy/types.ts'
+import type { Clock, Destination, GrantChain, Upstream } from '../policy/types.ts'
 import { CredentialError, type Credential, type Issuer, type IssueRequest } from './issuer.ts'
 import { openSecretFile } from './secret-file.ts'
 
@@ -150,7 +150,18 @@ function mintedClaims(
     purpose: leaf.purpose,
     sensitivity: leaf.sensitivity,
     grant: { jti: leaf.jti },
+    ...(chain.links.length > 1 && { act: actorOf(chain.links) }),
   }
+}
+
+interface Actor {
+  readonly sub: string
+  readonly act?: Actor
+}
+
+/** RFC 8693 section 4.1: outermost who acts now, within it who delegated to it, in order. */
+function actorOf([root, ...others]: GrantChain['links']): Actor {
+  return others.reduce<Actor>((act, { agent }) => ({ sub: agent, act }), { sub: root.agent })
 }
 
 function concerns(destination: Destination, upstream: Upstream): boolean {

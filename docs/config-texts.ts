@@ -24,7 +24,7 @@ These are errors too, although each setting is right alone:
 
 - \`listen.agent\` is not loopback and \`listen.unsafeNonLoopback\` is not set; \`listen.admin\` is the same address.
 - No bundle of the own \`trustDomain\`, or two of one domain.
-- Two approvers with one \`iss\`, or an approver that is the delegation authority too; a purpose of an approver that is not in \`grants.purposes\`.
+- Two approvers with one \`iss\`, or \`delegation.iss\` the \`iss\` of an approver; a purpose of an approver that is not in \`grants.purposes\`.
 - A \`staleAfter...\` that is not more than twice \`syncInterval\`: one lost answer would refuse traffic.
 - \`certFile\` without \`keyFile\`, or the reverse; TLS files with a \`redis\` URL instead of \`rediss\`; \`sentinel...\` with a URL of another kind.
 - Two upstreams of one name, two routes of one prefix or host, a route to no upstream, a prefix \`/t\` or one below it.
@@ -41,7 +41,7 @@ began with. SIGHUP also applies an unchanged file again: use it after a change o
 | --- | --- |
 | \`trustDomain\`, \`listen\`, \`operators\`, \`revocation\`, \`audit\`, \`limits\`, \`log\` | after a restart: a reload with another value is refused |
 | every other setting | after a reload |
-| policy files, approver JWKS, \`upstreams[].caFile\` | after SIGHUP or another reload |
+| policy files, JWKS of approvers and of \`delegation\`, \`upstreams[].caFile\` | after SIGHUP or another reload |
 | injected secrets, mint keys, \`grants.file\` | within 1s of use, without a reload |
 | trust bundle files | within about 1s, without a reload |
 | \`revocation.redis.passwordFile\`, \`revocation.redis.sentinelPasswordFile\` | at the next connection |

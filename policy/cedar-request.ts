@@ -108,7 +108,7 @@ function findUnfit({
   const names: readonly (readonly [string, string])[] = [
     ['agent', agent.id],
     ['agent', agent.trustDomain],
-    ['task', leaf.txn],
+    ...links.map(({ txn }) => ['task', txn] as const),
     ['purpose', leaf.purpose],
     ['on-behalf-of subject', leaf.onBehalfOf?.sub ?? ''],
     ['upstream', upstream.name],
@@ -195,7 +195,7 @@ function assemble(input: CedarRequestInput, more: Assembly): CedarRequest {
     },
     entities: [
       agentEntity(agent, principal),
-      { uid: task, attrs: taskAttributes(chain), parents: [] },
+      { uid: task, attrs: taskAttributes(chain), parents: ancestorTasks(chain) },
       { uid: resource, attrs: upstreamAttributes(upstream), parents: [] },
       ...actionEntities(operation, action),
       ...more.entities,
@@ -255,6 +255,11 @@ function taskAttributes({ leaf, links }: GrantChain): Record<string, CedarValueJ
     depth: links.length - 1,
     ...(leaf.onBehalfOf && { on_behalf_of: leaf.onBehalfOf.sub }),
   }
+}
+
+/** Flat, as the groups of an agent are: `context.task in Chaperone::Task::"T-1"` covers all that hangs on T-1. */
+function ancestorTasks({ links }: GrantChain): TypeAndId[] {
+  return links.slice(0, -1).map(({ txn }) => uid('Task', txn))
 }
 
 function leastSensitivity({ links }: GrantChain): number {

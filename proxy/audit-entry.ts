@@ -217,9 +217,15 @@ function agentFacts(agent: Agent): DecisionEvent['agent'] {
 function taskFacts({ chain, carrier }: Task): DecisionEvent['task'] {
   const known = factsOfChains.get(chain)
   if (known?.carrier === carrier) return known
+  const above = chain.links.slice(0, -1)
   const facts = Object.freeze({
     txn: chain.leaf.txn,
     chain: Object.freeze(chain.links.map((link) => link.jti)),
+    ...(above.length > 0 && {
+      ancestors: Object.freeze(
+        above.map(({ txn, agent }) => Object.freeze({ txn, spiffe_id: agent })),
+      ),
+    }),
     grant_sha: chain.leaf.s256,
     approvers: Object.freeze(chain.links.map((link) => link.approver)),
     purpose: chain.leaf.purpose,

@@ -116,6 +116,19 @@ describe('accountOf()', () => {
     expect(report?.acted).toMatchObject([{ decision_id: 'd1', seq: 3, txn: 'T-1', file }])
   })
 
+  test.each([['task:root'], ['agent:spiffe://other.org/planner'], ['trust-domain:other.org']])(
+    'names the record when something below what %s covers was allowed after it',
+    async (subject) => {
+      const ancestors = [{ txn: 'root', spiffe_id: 'spiffe://other.org/planner' }]
+      const allowed = decisionEvent({ id: 'd1', ancestors })
+      const file = await logOf('a', [start, revocationEvent({ subject }), 1, allowed])
+      expect(await reportOf([file])).toMatchObject({
+        verdict: 'acted',
+        acted: [{ decision_id: 'd1', txn: 'T-1' }],
+      })
+    },
+  )
+
   test.each([
     ['task:T-2'],
     ['agent:spiffe://example.org/agent/b'],

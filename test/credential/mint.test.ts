@@ -64,6 +64,18 @@ describe('createMintIssuer()', () => {
     expect(credential.expiresAtMs).toBe(nowMs + 30_000)
   })
 
+  test('names who acts, and within it who delegated to whom', async () => {
+    const planner = grant({ agent: 'spiffe://example.org/agent/planner' })
+    const middle = grant({ jti: 'g2', agent: 'spiffe://example.org/agent/middle' })
+    const leaf = grant({ jti: 'g3' })
+    const credential = await issue(leaf, { chain: grantChain(planner, middle, leaf) })
+    const { payload } = await verify(tokenOf(credential))
+    expect(payload).toMatchObject({
+      sub: agent.id,
+      act: { sub: agent.id, act: { sub: middle.agent, act: { sub: planner.agent } } },
+    })
+  })
+
   test('refuses when the grant ends within this second', async () => {
     await expect(issue(grant({ expiresAtMs: nowMs + 999 }))).rejects.toThrow(
       expect.objectContaining({ code: 'ERR_CREDENTIAL_UNAVAILABLE' }),

@@ -34,10 +34,13 @@ interface DecisionFacts {
   readonly rid?: string
   readonly retries?: number
   readonly tool?: string
+  /** Tasks that the task hangs on, root first, each with its agent. */
+  readonly ancestors?: NonNullable<DecisionEvent['task']>['ancestors']
 }
 
 export function decisionEvent(facts: DecisionFacts): DecisionEvent {
-  const { id, txn = 'T-1', agent = names.agent, effect = 'allow', rid, retries, tool } = facts
+  const { id, txn = 'T-1', agent = names.agent, effect = 'allow', rid } = facts
+  const { retries, tool, ancestors } = facts
   return {
     type: 'decision',
     decision_id: id,
@@ -47,6 +50,7 @@ export function decisionEvent(facts: DecisionFacts): DecisionEvent {
     task: {
       txn,
       chain: [`grant-${txn}`],
+      ...(ancestors && { ancestors }),
       grant_sha: 's',
       approvers: [names.approver],
       purpose: 'p',

@@ -13,14 +13,13 @@ import type { ArgumentValue, Grant, Operation } from '../../policy/types.ts'
 import { names } from '../kit/tokens.ts'
 
 const nowMs = Date.UTC(2026, 0, 1)
+const schema = readFileSync(
+  new URL('../../policy/cedar/chaperone.cedarschema', import.meta.url),
+  'utf8',
+)
 const compiled = compilePolicies(
   [{ file: 'a.cedar', text: '@id("p") permit (principal, action, resource);' }],
-  {
-    schema: readFileSync(
-      new URL('../../policy/cedar/chaperone.cedarschema', import.meta.url),
-      'utf8',
-    ),
-  },
+  { schema },
 )
 if (!compiled.ok) throw new Error(JSON.stringify(compiled.problems))
 const { engine } = compiled
@@ -105,6 +104,24 @@ describe('buildCedarRequest()', () => {
     const child: Grant = { ...grant, jti: 'child', sensitivity: 'restricted' }
     const chain = { ...grantChain(grant), links: [grant, child] as const, leaf: child }
     expect(build({ chain }).context).toMatchObject({ sensitivity: 2 })
+  })
+
+  test('puts the task of a sub-agent into each task above it', () => {
+    const links = ['T-1', 'T-2', 'T-3'].map((txn) => ({ ...grant, jti: txn, txn }))
+    const [root = grant, ...below] = links
+    const request = build({ chain: grantChain(root, ...below) })
+    const id = (txn: string): object => ({ type: 'Chaperone::Task', id: txn })
+    expect(request.entities).toContainEqual({
+      uid: id('T-3'),
+      attrs: expect.objectContaining({ depth: 2 }),
+      parents: [id('T-1'), id('T-2')],
+    })
+    const text =
+      '@id("p") permit (principal, action, resource) when { context.task in Chaperone::Task::"T-1" };'
+    const inRoot = compilePolicies([{ file: 'a.cedar', text }], { schema })
+    if (!inRoot.ok) throw new Error(JSON.stringify(inRoot.problems))
+    expect(inRoot.engine.authorize(request)).toMatchObject({ decision: 'allow', errors: [] })
+    expect(inRoot.engine.authorize(build({}))).toMatchObject({ decision: 'deny', errors: [] })
   })
 
   test('gives arguments as text, and integers as numbers too', () => {

@@ -83,7 +83,7 @@ describe('createRedisFeed() on a cluster', { timeout: 60_000 }, () => {
         staleAfterReadsMs: 2_000,
         staleAfterStreamsMs: 10_000,
       }),
-      liveTasks: () => ({}),
+      liveTasks: () => new Map(),
     })
     await acknowledged.revoke(at, 'task:before')
     const works = async (txn: string): Promise<boolean> => {
