@@ -33,6 +33,7 @@ const decision = v.object({
     v.object({
       txn: v.string(),
       chain: v.array(v.string()),
+      ancestors: v.optional(v.array(v.object({ txn: v.string(), spiffe_id: v.string() })), []),
       approvers: v.array(v.string()),
       purpose: v.string(),
     }),

@@ -1,8 +1,12 @@
+import { systemClock } from '../proxy/system-clock.ts'
 import { maxLiveTasks } from '../revocation/presence-row.ts'
 import { createPresenceReader, type Population } from '../revocation/presence-reader.ts'
+import { createRedisGrantStore } from '../revocation/redis-grant-store.ts'
 import { exitCodes } from './exit-codes.ts'
+import { taskLines, taskTree, type TaskNode } from './live-tasks.ts'
+import { printable } from './printable.ts'
 import { askStore, type Store } from './store-options.ts'
-import { taskLines, taskTree, type TaskNode } from './task-tree.ts'
+import { descendants, flatten, readTask, type StoredTask } from './task-tree.ts'
 import { isWide } from './wide-subject.ts'
 
 /** `--dry-run`: what a record on this subject would reach. Records nothing. */
@@ -13,8 +17,38 @@ export async function showBlastRadius(
   await using reader = createPresenceReader(store)
   const population = await askStore(store.redis, () => reader.read({ liveTasks: true }))
   const radius = blastRadius(population, subject)
-  process.stdout.write(json ? `${JSON.stringify(radius)}\n` : `${lines(radius)}\n`)
+  const below = await tasksBelow(store, subject)
+  const shown = { ...radius, ...(below && { below: below.map(([{ txn }]) => txn) }) }
+  process.stdout.write(
+    json ? `${JSON.stringify(shown)}\n` : `${[lines(radius), ...storedLines(below)].join('\n')}\n`,
+  )
   return exitCodes.ok
+}
+
+type Below = readonly (readonly [task: StoredTask, depth: number])[]
+
+/** The stored tasks that a record on this one ends besides it; undefined when the subject is no task. */
+async function tasksBelow(
+  { redis, trustDomain }: Store,
+  subject: string,
+): Promise<Below | undefined> {
+  if (!subject.startsWith('task:')) return undefined
+  await using grants = createRedisGrantStore({ redis, trustDomain, clock: systemClock })
+  const stored = await askStore(redis, () => grants.list(maxListed))
+  return flatten(descendants(stored.map(readTask), subject.slice('task:'.length)))
+}
+
+const maxListed = 10_000
+
+function storedLines(below: Below | undefined): readonly string[] {
+  if (!below) return []
+  return [
+    `stored    ${below.length} tasks below it`,
+    ...below.map(([{ txn, agent }, depth]) => {
+      const words = `${txn}  ${agent ?? 'unreadable grant'}`
+      return `${' '.repeat(10 + 2 * depth)}${printable(words)}`
+    }),
+  ]
 }
 
 interface BlastRadius {

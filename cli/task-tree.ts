@@ -1,86 +1,78 @@
-import type { RegisteredSidecar } from '../revocation/presence-reader.ts'
-import { printable } from './printable.ts'
+import { decodeJwt } from 'jose'
+import * as v from 'valibot'
+import type { StoredGrant } from '../revocation/grant-store.ts'
 
-/** A task with exchanges in flight, over all sidecars. */
-export interface TaskNode {
+/** A stored grant as the eye of an operator sees it: nothing in it was verified. */
+export interface StoredTask {
   readonly txn: string
-  /** 0 for a root. */
-  readonly depth: number
-  /** Its own and those of its descendants. */
-  readonly exchanges: number
-  readonly sidecars: number
+  /** Undefined when the store holds something else than a grant. */
+  readonly agent: string | undefined
+  readonly purpose: string | undefined
+  /** Epoch milliseconds. */
+  readonly expiresAtMs: number
+  /** The tasks that it was delegated from, root first. */
+  readonly ancestors: readonly string[]
 }
 
-/**
- * The tasks that the sidecars list, each below the one that it was delegated from, the busiest first. With a `root`,
- * that task and its descendants alone.
- */
-export function taskTree(
-  sidecars: readonly RegisteredSidecar[],
-  root?: string,
-): readonly TaskNode[] {
-  const tasks = sumOf(sidecars)
-  const roots = root === undefined ? rootsOf(tasks) : [root]
-  const nodes: TaskNode[] = []
-  const seen = new Set<string>()
-  const add = (txn: string, depth: number): void => {
-    const task = tasks.get(txn)
-    // What stands in the store may claim that a task is its own ancestor.
-    if (!task || seen.has(txn) || depth > maxDepth) return
-    seen.add(txn)
-    nodes.push({ txn, depth, exchanges: task.exchanges, sidecars: task.sidecars })
-    for (const child of task.children) add(child, depth + 1)
+export interface TaskTree extends StoredTask {
+  readonly children: readonly TaskTree[]
+}
+
+export function readTask({ txn, compact, expiresAtMs }: StoredGrant): StoredTask {
+  const { sub, purpose, anc } = v.parse(claims, claimsOf(compact))
+  return {
+    txn,
+    agent: sub,
+    purpose,
+    expiresAtMs,
+    ancestors: anc.map((ancestor) => ancestor.txn),
   }
-  for (const txn of roots) add(txn, 0)
-  // Nothing that is in flight is left out, whatever it claims to hang on.
-  if (root === undefined) for (const txn of tasks.keys()) add(txn, 0)
-  return nodes
 }
 
-/** At most `limit` lines, then how many are left out. */
-export function taskLines(tasks: readonly TaskNode[], limit: number): readonly string[] {
-  const shown = tasks.slice(0, limit)
-  const names = shown.map(({ txn, depth }) => `${'  '.repeat(depth)}${printable(txn)}`)
-  const width = Math.max(0, ...names.map(({ length }) => length))
-  const lines = shown.map(
-    ({ exchanges, sidecars }, at) =>
-      `  ${(names[at] ?? '').padEnd(width)}  ${exchanges} in flight on ${sidecars} sidecars`,
-  )
-  const more = tasks.length - shown.length
-  return more > 0 ? [...lines, `  and ${more} more`] : lines
-}
-
-/** Longer than any chain of grants. */
-const maxDepth = 16
-
-interface Task {
-  readonly exchanges: number
-  readonly sidecars: number
-  readonly parent: string | undefined
-  readonly children: string[]
-}
-
-function sumOf(sidecars: readonly RegisteredSidecar[]): ReadonlyMap<string, Task> {
-  const tasks = new Map<string, Task>()
-  for (const [txn, { exchanges, parent }] of sidecars.flatMap(({ live }) => [...live])) {
-    const known = tasks.get(txn)
-    tasks.set(txn, {
-      exchanges: (known?.exchanges ?? 0) + exchanges,
-      sidecars: (known?.sidecars ?? 0) + 1,
-      parent: known?.parent ?? parent,
-      children: [],
-    })
+/** Each task below its parent, where the parent is among them; in the order in which they came. */
+export function taskForest(tasks: readonly StoredTask[]): readonly TaskTree[] {
+  const listed = new Set(tasks.map(({ txn }) => txn))
+  const byParent = Map.groupBy(tasks, ({ ancestors }) => ancestors.at(-1) ?? '')
+  const placed = new Set<StoredTask>()
+  const grow = (task: StoredTask, depth: number): TaskTree => {
+    placed.add(task)
+    const below = depth < maxDepth ? (byParent.get(task.txn) ?? []) : []
+    const children = below.flatMap((one) => (placed.has(one) ? [] : [grow(one, depth + 1)]))
+    return { ...task, children }
   }
-  const sorted = new Map([...tasks].toSorted(([, a], [, b]) => b.exchanges - a.exchanges))
-  for (const [txn, { parent }] of sorted) {
-    if (parent !== undefined) sorted.get(parent)?.children.push(txn)
-  }
-  return sorted
+  const tops = tasks.filter(({ ancestors }) => !listed.has(ancestors.at(-1) ?? ''))
+  const trees = tops.map((task) => grow(task, 1))
+  // Nobody signs two that name each other as parents, but somebody may store them: no task is left out.
+  return [...trees, ...tasks.flatMap((task) => (placed.has(task) ? [] : [grow(task, 1)]))]
 }
 
-/** A parent that no sidecar lists has nothing below it to stand under. */
-function rootsOf(tasks: ReadonlyMap<string, Task>): readonly string[] {
-  return [...tasks].flatMap(([txn, { parent }]) =>
-    parent === undefined || !tasks.has(parent) ? [txn] : [],
-  )
+/** What a revocation of the task ends besides it: every task that names it among its ancestors. */
+export function descendants(tasks: readonly StoredTask[], txn: string): readonly TaskTree[] {
+  return taskForest(tasks.filter(({ ancestors }) => ancestors.includes(txn)))
+}
+
+/** Every task of the trees with how deep it lies, each above its children. */
+export function flatten(
+  trees: readonly TaskTree[],
+  depth: number = 0,
+): readonly (readonly [task: StoredTask, depth: number])[] {
+  return trees.flatMap((tree) => [[tree, depth] as const, ...flatten(tree.children, depth + 1)])
+}
+
+/** A chain has at most 8 links; what is stored may pretend to more. */
+const maxDepth = 8
+
+const text = v.fallback(v.optional(v.string()), undefined)
+const claims = v.object({
+  sub: text,
+  purpose: text,
+  anc: v.fallback(v.optional(v.array(v.object({ txn: v.string() })), []), []),
+})
+
+function claimsOf(compact: string): unknown {
+  try {
+    return decodeJwt(compact)
+  } catch {
+    return {}
+  }
 }

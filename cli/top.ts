@@ -16,7 +16,7 @@ import {
   type Store,
   type StoreOptions,
 } from './store-options.ts'
-import { taskLines, taskTree } from './task-tree.ts'
+import { taskLines, taskTree } from './live-tasks.ts'
 import { repeatUntilSignal } from './until-signal.ts'
 
 interface TopOptions extends StoreOptions {

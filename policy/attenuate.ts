@@ -1,7 +1,7 @@
 import { rank } from './cedar-request.ts'
 import { deny } from './denial.ts'
 import { coversOrigin, httpOriginOf } from './location.ts'
-import { grantChain } from './grant.ts'
+import { grantChain, type GrantClaims } from './grant.ts'
 import { coversPattern } from './path-pattern.ts'
 import { matchesSpiffePattern } from './spiffe-id.ts'
 import type { ArgumentConstraint, Denial, Destination, Grant, GrantChain } from './types.ts'
@@ -38,6 +38,26 @@ export function findWidening(child: Grant, parent: Grant): string | undefined {
     return 'claim obo: is not that of the parent'
   }
   return findWiderDelegation(child, parent) ?? findWiderDestination(child, parent)
+}
+
+/** The claims by which a grant hangs on this one. */
+export function lineageBelow({
+  jti,
+  approver,
+  txn,
+  agent,
+  s256,
+  parent,
+}: Grant): Required<Pick<GrantClaims, 'prf' | 'anc'>> {
+  const above = parent?.ancestors ?? []
+  return {
+    prf: { jti, iss: approver, s256 },
+    anc: [...above, { jti, txn, agent }].map((one) => ({
+      jti: one.jti,
+      txn: one.txn,
+      sub: one.agent,
+    })),
+  }
 }
 
 /** DL-1: the grant that is used, and at most seven above it. */

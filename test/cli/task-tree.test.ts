@@ -1,58 +1,55 @@
 import { describe, expect, test } from 'vitest'
-import { taskLines, taskTree } from '../../cli/task-tree.ts'
-import type { LiveTask } from '../../revocation/presence-row.ts'
-import type { RegisteredSidecar } from '../../revocation/presence-reader.ts'
+import { descendants, flatten, readTask, taskForest, type StoredTask } from '../../cli/task-tree.ts'
+import { childClaims, names, signGrant, signingKey } from '../kit/tokens.ts'
 
-function sidecar(live: Readonly<Record<string, LiveTask>>): RegisteredSidecar {
-  const entries = new Map(Object.entries(live))
-  return { instance: 'a', seenMs: 0, silent: false, row: undefined, live: entries }
+function task(txn: string, ...ancestors: readonly string[]): StoredTask {
+  return { txn, agent: names.agent, purpose: 'p', expiresAtMs: 1, ancestors }
 }
 
-const fleet = [
-  sidecar({
-    'T-1': { exchanges: 3 },
-    'T-1.1': { exchanges: 2, parent: 'T-1' },
-    'T-1.1.1': { exchanges: 1, parent: 'T-1.1' },
-  }),
-  sidecar({ 'T-1': { exchanges: 1 }, 'T-2': { exchanges: 9 } }),
-]
+function shape(tasks: readonly StoredTask[]): readonly string[] {
+  return flatten(taskForest(tasks)).map(([{ txn }, depth]) => '-'.repeat(depth) + txn)
+}
 
-describe('taskTree()', () => {
-  test('sums over sidecars and puts children below their parent, the busiest first', () => {
-    expect(taskTree(fleet)).toEqual([
-      { txn: 'T-2', depth: 0, exchanges: 9, sidecars: 1 },
-      { txn: 'T-1', depth: 0, exchanges: 4, sidecars: 2 },
-      { txn: 'T-1.1', depth: 1, exchanges: 2, sidecars: 1 },
-      { txn: 'T-1.1.1', depth: 2, exchanges: 1, sidecars: 1 },
-    ])
+describe('taskForest()', () => {
+  test('puts each task below its parent, in the order in which they came', () => {
+    const tasks = [task('c', 'a', 'b'), task('d', 'a'), task('x'), task('b', 'a'), task('a')]
+    expect(shape(tasks)).toEqual(['x', 'a', '-d', '-b', '--c'])
   })
 
-  test('of one task has what hangs on it and nothing else', () => {
-    expect(taskTree(fleet, 'T-1.1').map(({ txn }) => txn)).toEqual(['T-1.1', 'T-1.1.1'])
-    expect(taskTree(fleet, 'T-3')).toEqual([])
-    expect(taskTree(fleet, 'constructor')).toEqual([])
-  })
-
-  test('ends where tasks claim to hang on each other, and leaves none out', () => {
-    const circle = sidecar({
-      a: { exchanges: 1, parent: 'b' },
-      b: { exchanges: 1, parent: 'a' },
-      c: { exchanges: 1, parent: 'c' },
-      d: { exchanges: 1, parent: 'gone' },
-    })
-    expect(taskTree([circle]).map(({ txn }) => txn)).toHaveLength(4)
+  test('leaves no task out: not one without its parent, not two that are parents of each other', () => {
+    expect(shape([task('c', 'gone')])).toEqual(['c'])
+    expect(shape([task('a', 'b'), task('b', 'a'), task('c', 'c')])).toEqual(['a', '-b', 'c'])
+    const endless = Array.from({ length: 5000 }, (_, index) => task(`${index + 1}`, `${index}`))
+    expect(new Set(shape(endless)).size).toBe(5000)
   })
 })
 
-describe('taskLines()', () => {
-  test('indents, keeps to its limit, and lets no name forge a line', () => {
-    const tasks = taskTree([...fleet, sidecar({ 'x\n\u001b[2J': { exchanges: 20 } })])
-    expect(taskLines(tasks, 4)).toEqual([
-      '  x??[2J   20 in flight on 1 sidecars',
-      '  T-2      9 in flight on 1 sidecars',
-      '  T-1      4 in flight on 2 sidecars',
-      '    T-1.1  2 in flight on 1 sidecars',
-      '  and 1 more',
-    ])
+test('descendants() gives all that hangs on the task, and neither it nor its siblings', () => {
+  const tasks = [task('a'), task('b', 'a'), task('c', 'a', 'b'), task('d', 'a'), task('e', 'd2')]
+  const shown = (txn: string): readonly string[] =>
+    flatten(descendants(tasks, txn)).map(([one, depth]) => '-'.repeat(depth) + one.txn)
+  expect(shown('a')).toEqual(['b', '-c', 'd'])
+  expect(shown('b')).toEqual(['c'])
+  expect(shown('e')).toEqual([])
+})
+
+describe('readTask()', () => {
+  test('reads what a grant says, and takes anything else for unreadable', async () => {
+    const key = await signingKey()
+    const root = signGrant(key, { claims: { txn: 'root' } })
+    const compact = signGrant(key, { claims: childClaims(root, { sub: names.agent, txn: 'leaf' }) })
+    expect(readTask({ txn: 'leaf', compact, expiresAtMs: 7 })).toEqual({
+      txn: 'leaf',
+      agent: names.agent,
+      purpose: 'invoice-check',
+      expiresAtMs: 7,
+      ancestors: ['root'],
+    })
+    const odd = signGrant(key, { claims: { sub: 1, anc: 'x' } })
+    for (const text of ['no grant', odd])
+      expect(readTask({ txn: 'x', compact: text, expiresAtMs: 7 })).toMatchObject({
+        agent: undefined,
+        ancestors: [],
+      })
   })
 })

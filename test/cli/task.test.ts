@@ -33,6 +33,13 @@ function grant(txn: string, more: readonly string[] = []): Promise<CliResult> {
   return cli('task', 'grant', ...fixed, '--txn', txn, '--purpose', 'drill', ...allow, ...more)
 }
 
+/** `task grant --parent` with nothing but what it needs. */
+function child(parent: string, txn: string, more: readonly string[] = []): Promise<CliResult> {
+  const fixed = ['-k', join(folder, 'approver.private.json'), '--agent', names.agent]
+  const allow = ['--allow', `GET ${world.upstream.url}/things/*`]
+  return cli('task', 'grant', ...fixed, '--txn', txn, '--parent', parent, ...allow, ...more)
+}
+
 function call(
   headers: Readonly<Record<string, string>>,
   path: string = '/api/things/1',
@@ -168,6 +175,97 @@ describe('chaperone task', () => {
     const shown = await cli('task', 'show', 'T-5')
     expect(shown).toMatchObject({ code: 1, stderr: '' })
     expect(await cli('task', 'ls', '-n', '0')).toMatchObject({ code: 64 })
+  })
+
+  test('grant --parent signs for a sub-agent what hangs on its task, and ls and show have it below', async () => {
+    const planner = 'spiffe://example.org/agent/planner'
+    const to = ['--delegate-to', 'spiffe://example.org/agent/*']
+    expect((await grant('P-1', ['--agent', planner, ...to, '--max-depth', '2'])).code).toBe(0)
+    const { code, stdout, stderr } = await child('P-1', 'C-1')
+    expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+    expect(stdout).toMatch(/^stored: task C-1, grant /)
+    expect((await call({ 'task-id': 'C-1' })).status).toBe(200)
+    const shown: unknown = JSON.parse((await cli('task', 'show', 'P-1')).stdout)
+    expect(shown).toMatchObject({ state: 'valid', below: [{ txn: 'C-1', sub: names.agent }] })
+    const own: unknown = JSON.parse((await cli('task', 'show', 'C-1')).stdout)
+    expect(own).toMatchObject({
+      state: 'valid',
+      claims: { purpose: 'drill', sensitivity: 'internal', anc: [{ txn: 'P-1', sub: planner }] },
+    })
+    const { stdout: listed } = await cli('task', 'ls', '--limit', '2')
+    expect(listed.split('\n').map((line) => /^ *\S+/.exec(line)?.[0])).toEqual([
+      'P-1',
+      '  C-1',
+      undefined,
+    ])
+    const { stdout: alone } = await cli('task', 'ls', '--limit', '1')
+    expect(alone).toMatch(/^C-1 .* {2}below P-1\n$/)
+    const dry = await cli('revoke', 'task:P-1', '-r', 'x', '--dry-run')
+    expect(dry.stdout).toContain(`stored    1 tasks below it\n          C-1  ${names.agent}\n`)
+    const json: unknown = JSON.parse(
+      (await cli('revoke', 'task:P-1', '-r', 'x', '--dry-run', '--json')).stdout,
+    )
+    expect(json).toMatchObject({ below: ['C-1'] })
+  })
+
+  test.each([
+    ['paths', ['--allow', 'GET {url}/**'], /authorization_details\[1\]: .* in paths\n$/],
+    [
+      'a method',
+      ['--allow', 'PUT {url}/things/**'],
+      /authorization_details\[1\]: .* in actions\n$/,
+    ],
+    ['time', ['--ttl', '7h'], /claim exp: is after that of the parent\n$/],
+    ['data', ['--sensitivity', 'confidential'], /claim sensitivity: /],
+    ['another purpose', ['--purpose', 'other'], /claim purpose: is not that of the parent\n$/],
+    [
+      'an agent',
+      ['--agent', 'spiffe://example.org/other'],
+      /claim sub: its parent does not delegate/,
+    ],
+    [
+      'its own delegates',
+      ['--delegate-to', 'spiffe://example.org/**'],
+      /claim delegation\.max_depth/,
+    ],
+  ])('grant --parent says what is wider than the parent: %s', async (_case, more, why) => {
+    const planner = ['--agent', 'spiffe://example.org/agent/planner']
+    await grant('P-2', [...planner, '--delegate-to', 'spiffe://example.org/agent/*'])
+    const filled = more.map((text) => text.replace('{url}', world.upstream.url))
+    const { code, stdout, stderr } = await child('P-2', 'C-refused', filled)
+    expect({ code, stdout }).toEqual({ code: 1, stdout: '' })
+    expect(stderr).toMatch(/^The grant would be refused: task-grant-invalid: link 2 of 2: /)
+    expect(stderr).toMatch(why)
+    expect((await cli('task', 'show', 'C-refused')).code).toBe(1)
+  })
+
+  test('grant --parent needs a parent that is stored and valid', async () => {
+    expect(await child('P-absent', 'C-2')).toMatchObject({
+      code: 1,
+      stderr: 'No grant of the parent P-absent is stored\n',
+    })
+    await world.approve('P-foreign')
+    expect(await child('P-foreign', 'C-2')).toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^The parent P-foreign would be refused: task-grant-invalid: /),
+    })
+    expect(
+      await cli(
+        'task',
+        'grant',
+        '-k',
+        'x',
+        '--agent',
+        'a',
+        '--txn',
+        't',
+        '--allow',
+        'GET https://a.example/x',
+      ),
+    ).toMatchObject({
+      code: 64,
+      stderr: 'Expected --purpose, or --parent whose purpose it takes\n',
+    })
   })
 
   test('ends with 2 and names the store when Redis is down', async () => {

@@ -1,4 +1,4 @@
-import fc from 'fast-check'
+import * as fc from 'fast-check'
 import type { ArgumentValue, Destination, Operation, Upstream } from '../../policy/types.ts'
 import { call, mcp, rest } from './decide-input.ts'
 

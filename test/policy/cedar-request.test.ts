@@ -110,11 +110,10 @@ describe('buildCedarRequest()', () => {
     const links = ['T-1', 'T-2', 'T-3'].map((txn) => ({ ...grant, jti: txn, txn }))
     const [root = grant, ...below] = links
     const request = build({ chain: grantChain(root, ...below) })
-    const id = (txn: string): object => ({ type: 'Chaperone::Task', id: txn })
     expect(request.entities).toContainEqual({
-      uid: id('T-3'),
+      uid: taskUid('T-3'),
       attrs: expect.objectContaining({ depth: 2 }),
-      parents: [id('T-1'), id('T-2')],
+      parents: [taskUid('T-1'), taskUid('T-2')],
     })
     const text =
       '@id("p") permit (principal, action, resource) when { context.task in Chaperone::Task::"T-1" };'
@@ -287,4 +286,8 @@ function call(
 
 function mcp(message: Extract<Operation, { kind: 'mcp' }>['message']): Operation {
   return { kind: 'mcp', method: 'POST', path: '/mcp', hasQuery: false, message }
+}
+
+function taskUid(id: string): object {
+  return { type: 'Chaperone::Task', id }
 }

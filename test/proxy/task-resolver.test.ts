@@ -244,16 +244,6 @@ describe('TaskResolver.resolve() of a sub-agent', () => {
       detail: 'its approver is its subject',
     })
   })
-
-  function child(
-    parent: string,
-    txn: string,
-    claims: Readonly<Record<string, unknown>> = {},
-  ): string {
-    return signGrant(folder.approver, {
-      claims: childClaims(parent, { sub: names.agent, txn, ...claims }),
-    })
-  }
 })
 
 describe('TaskResolver.resolve() with a grant file', () => {
@@ -312,6 +302,16 @@ const store: GrantStore = {
 
 function grant(txn: string, claims: Readonly<Record<string, unknown>> = {}): string {
   return signGrant(folder.approver, { claims: { txn, ...claims } })
+}
+
+function child(
+  parent: string,
+  txn: string,
+  claims: Readonly<Record<string, unknown>> = {},
+): string {
+  return signGrant(folder.approver, {
+    claims: childClaims(parent, { sub: names.agent, txn, ...claims }),
+  })
 }
 
 async function pin(compact: string): Promise<string> {
