@@ -108,6 +108,24 @@ describe('registerCheck()', () => {
     })
   })
 
+  test('check ends with 1 when the delegation authority has the key of an approver, or none', async () => {
+    const iss = 'https://delegation.example.org'
+    put('chaperone.yaml', `${config}delegation: { iss: '${iss}', jwks: delegation.jwks.json }\n`)
+    expect(check()).toMatchObject({
+      status: 1,
+      lines: ['delegation.jwks.json:1:1 The file does not exist'],
+    })
+    const key = await signingKey()
+    for (const name of ['approver.jwks.json', 'delegation.jwks.json'])
+      put(name, jwksDocument([key]))
+    expect(check()).toMatchObject({
+      status: 1,
+      lines: [
+        `chaperone.yaml:1:1 Delegation authority "${iss}": one of its keys is of the approver "https://approver.example.org"`,
+      ],
+    })
+  })
+
   test('check ends with 1 and gives all problems of keys, secrets and policies at once', () => {
     put('policies/a.cedar', policy.replace('resource is', 'resource iss'))
     put('bundle.json', '{"keys":[]}')

@@ -221,6 +221,11 @@ describe('parseConfig()', () => {
       'approvers[1].iss: The approver is listed already',
     ],
     [
+      '\ngrants:',
+      '\ndelegation: { iss: https://oncall.example.org, jwks: d.json }\ngrants:',
+      'delegation.iss: Expected another authority than the approvers: it may not sign a root',
+    ],
+    [
       'purposes: [incident-response]',
       'purposes: [incident-respons]',
       'approvers[1].purposes[0]: Expected a purpose of grants.purposes; did you mean "incident-response"?',

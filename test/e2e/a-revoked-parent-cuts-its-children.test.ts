@@ -93,6 +93,21 @@ describe('a sub-agent', () => {
     })
   })
 
+  test('may bring what its grant hangs on, which is then stored nowhere', async () => {
+    const root = world.grant('brought-root', { sub: planner, delegation })
+    const claims = childClaims(root, { sub: reader, txn: 'brought' })
+    const answer = await fetch(`${world.sidecar.agentUrl}/api/brought`, {
+      headers: {
+        authorization: seenBy(reader).headers('')['authorization'] ?? '',
+        'task-grant': signGrant(world.approver, { claims }),
+        'task-grant-chain': root,
+      },
+    })
+    expect(answer.status).toBe(200)
+    const alone = await call(reader, 'brought')
+    expect(await alone.json()).toMatchObject({ code: 'task-grant-invalid' })
+  })
+
   test('is refused what a grant above it does not allow, however its own was signed', async () => {
     const narrow = everything(world.upstream.url).slice(0, 1)
     const [only] = narrow

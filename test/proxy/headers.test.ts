@@ -25,6 +25,7 @@ const stripped = [
   'api-key',
   'X-Goog-Api-Key',
   'Task-Grant',
+  'Task-Grant-Chain',
   'Task-Id',
   'Task-Approval',
   'X-Forwarded-For',
