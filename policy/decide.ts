@@ -87,9 +87,11 @@ export type Asked = Pick<
 >
 
 function findRevoked({ view, chain, agent, upstream, operation }: Asked): Denial | undefined {
+  // The subjects of its own agent are among those of a chain.
+  const more = agent.id === chain.leaf.agent ? [] : agentSubjects(agent.id)
   const record = strictest(
     view.find(chain.subjects),
-    view.find([...agentSubjects(agent.id), ...upstreamSubjects(upstream, operation)]),
+    view.find([...more, ...upstreamSubjects(upstream, operation)]),
   )
   return record && denialOfRevocation(record)
 }

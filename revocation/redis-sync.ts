@@ -7,9 +7,10 @@ import type { LiftGate } from './lift-gate.ts'
 import { formatPosition } from './link-hash.ts'
 import type { RedisKeys } from './redis-keys.ts'
 import { readHead, readLog, scanRecords, type LogPage } from './redis-log.ts'
-import type { Proof, Replica, Sync } from './replica.ts'
+import type { Proof, Replica } from './replica.ts'
 import { provisional, type StoredItem } from './revocation-record.ts'
 import { ServerTime } from './server-time.ts'
+import type { Sync } from './unproven.ts'
 
 interface RedisSyncOptions {
   readonly redis: Redis

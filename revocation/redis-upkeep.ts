@@ -2,8 +2,8 @@ import type { Clock } from '../policy/types.ts'
 import type { FeedLog } from './feed-log.ts'
 import { describeFault } from './redis-connection.ts'
 import type { RedisScripts } from './redis-scripts.ts'
-import { liftKey, type Missing, type Replica } from './replica.ts'
-import { recordKey } from '../policy/revocation-set.ts'
+import type { Replica } from './replica.ts'
+import { missingKey, type Missing } from './unproven.ts'
 
 export interface UpkeepOptions {
   readonly replica: Replica
@@ -46,8 +46,8 @@ export class RedisUpkeep {
         .map(async (assertion) =>
           this.#attempt(async () => replica.absorbed(assertion, await scripts.absorb(assertion))),
         ),
-      ...this.#offers(offersPerTurn).map(async ([key, missing]) =>
-        this.#attempt(() => this.#offer(key, missing)),
+      ...this.#offers(offersPerTurn).map(async (missing) =>
+        this.#attempt(() => this.#offer(missing)),
       ),
     ])
     if (results.includes(false)) this.#rest()
@@ -57,28 +57,26 @@ export class RedisUpkeep {
     }
   }
 
-  /** Lifts first: a record that is lifted should not come back in force elsewhere. */
-  #offers(limit: number): readonly (readonly [key: string, missing: Missing])[] {
-    const offers: (readonly [string, Missing])[] = []
-    for (const kind of ['lift', 'record'] as const) {
-      for (const [key, missing] of this.#options.replica.missing) {
-        if (offers.length >= limit) return offers
-        if (missing.kind === kind && !this.#refused.has(key)) offers.push([key, missing])
-      }
+  #offers(limit: number): readonly Missing[] {
+    const offers: Missing[] = []
+    for (const missing of this.#options.replica.missing) {
+      if (offers.length >= limit) break
+      if (!this.#refused.has(missingKey(missing))) offers.push(missing)
     }
     return offers
   }
 
-  async #offer(key: string, missing: Missing): Promise<void> {
+  async #offer(missing: Missing): Promise<void> {
     const { scripts, replica } = this.#options
     try {
       if (missing.kind === 'lift') await scripts.commitLift(missing.lift)
       else await scripts.commit(missing.record)
-      replica.restored(missing.kind === 'lift' ? liftKey(missing.lift) : recordKey(missing.record))
+      replica.restored(missing)
       this.#restored++
     } catch (error) {
       if (!isConflict(error)) throw error
       if (this.#refused.size >= maxRefused) this.#refused.clear()
+      const key = missingKey(missing)
       this.#refused.add(key)
       this.#options.log.error(
         { key },

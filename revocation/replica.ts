@@ -1,3 +1,4 @@
+import { IdSet } from '../policy/id-set.ts'
 import type { Lift } from '../policy/lift.ts'
 import {
   isDurable,
@@ -8,6 +9,7 @@ import {
 import type { Revocation } from '../policy/types.ts'
 import type { Position } from './link-hash.ts'
 import { followLinks, type LogPage } from './redis-log.ts'
+import { liftKey, proves, type Missing, type Sync, type Unproven } from './unproven.ts'
 
 /** A sync that completed with nothing missing. */
 export interface Proof {
@@ -15,20 +17,6 @@ export interface Proof {
   /** When its last question was sent, monotonic milliseconds: what came later may be missing. */
   readonly sentAtMs: number
 }
-
-/** A sync in progress: it leads from a position to the head, and tells what the store does not have. */
-export interface Sync {
-  readonly kind: 'follow' | 'scan'
-  readonly at: Position
-  readonly unproven: Map<string, Missing>
-  /** What only messages had brought before the sync asked: it must read them, or the store lost them. */
-  readonly heard: readonly string[]
-}
-
-/** What is held here and is not in the store. */
-export type Missing =
-  | { readonly kind: 'record'; readonly record: Revocation }
-  | { readonly kind: 'lift'; readonly lift: Lift }
 
 /** A bare assertion that the store has yet to take over. */
 export interface Assertion {
@@ -53,7 +41,9 @@ export class Replica {
   readonly #assertions = new Map<string, Assertion>()
   /** Brought by a message or given back, and not read from the store since the last scan began. */
   readonly #heard = new Set<string>()
-  #missing = new Map<string, Missing>()
+  #missing: Unproven = { records: new IdSet(), lifts: new Map() }
+  /** Of the last scan that began: when it proves the view, it is what is missing. */
+  #scanned: Unproven = this.#missing
   #proof: Proof | undefined
   #canFollow = false
   #ticks = 0
@@ -84,8 +74,10 @@ export class Replica {
   get found(): number {
     return this.#found
   }
-  get missing(): ReadonlyMap<string, Missing> {
-    return this.#missing
+  get missing(): Iterable<Missing> & { readonly size: number } {
+    const { records, lifts } = this.#missing
+    const list = (): Iterator<Missing> => this.list(this.#missing)
+    return { size: records.size + lifts.size, [Symbol.iterator]: list }
   }
 
   find(subjects: readonly string[]): Revocation | undefined {
@@ -132,21 +124,30 @@ export class Replica {
 
   /** After `mistrust()`. `head` must be read before the first page of the scan. */
   beginScan(head: Position): Sync {
-    const held: [string, Missing][] = this.#set
-      .records()
-      .filter(isDurable)
-      .map((record) => [recordKey(record), { kind: 'record', record }])
-    for (const lift of this.#lifts.values()) held.push([liftKey(lift), { kind: 'lift', lift }])
+    const unproven = { records: this.#set.durable(), lifts: new Map(this.#lifts) }
     this.#heard.clear()
-    return { kind: 'scan', at: head, unproven: new Map(held), heard: [] }
+    this.#scanned = unproven
+    return { kind: 'scan', at: head, unproven, heard: [] }
+  }
+
+  /** Lifts first: a record that is lifted should not come back in force elsewhere. */
+  *list({ lifts, records }: Unproven): Generator<Missing> {
+    for (const lift of lifts.values()) yield { kind: 'lift', lift }
+    for (const id of records) yield { kind: 'record', record: this.#set.get(id) }
   }
 
   readRecords(
     sync: Sync,
     { records, serverMs }: { readonly records: readonly Revocation[]; readonly serverMs: number },
   ): readonly Revocation[] {
-    for (const record of records) this.#read(sync, [recordKey(record), { kind: 'record', record }])
     const applied = this.#apply(records, serverMs)
+    for (const record of records) {
+      this.#heard.delete(recordKey(record))
+      const id = this.#set.durableId(record)
+      if (id === undefined) continue
+      if (proves(sync)) sync.unproven.records.delete(id)
+      else sync.unproven.records.add(id)
+    }
     this.#found += applied.length
     return applied
   }
@@ -154,7 +155,9 @@ export class Replica {
   /** A lift of the store whose signature was verified. */
   readLift(sync: Sync, lift: Lift): void {
     this.lift(lift)
-    this.#read(sync, [liftKey(lift), { kind: 'lift', lift }])
+    this.#heard.delete(liftKey(lift))
+    if (proves(sync)) sync.unproven.lifts.delete(lift.rid)
+    else sync.unproven.lifts.set(lift.rid, lift)
   }
 
   /** Where a page of the log leads, when each entry links to the one before; a page is progress, not freshness. */
@@ -182,21 +185,28 @@ export class Replica {
     this.#canFollow = false
   }
 
-  /** Drops what has expired on the store's clock. */
+  /** Drops what has expired on the store's clock, some thousands at most: the rest with the next call. */
   expire(serverMs: number): void {
     const expired = this.#set.expire(serverMs)
     if (expired.length === 0) return
     this.#revision++
-    for (const record of expired) {
-      this.#missing.delete(recordKey(record))
+    let liftEnded = false
+    for (const { id, record } of expired) {
+      this.#missing.records.delete(id)
+      this.#scanned.records.delete(id)
       this.#heard.delete(recordKey(record))
-      if (!this.#set.isLifted(record.rid)) this.#liftedAt.delete(record.rid)
+      if (!this.#set.isLifted(record.rid) && this.#liftedAt.delete(record.rid)) liftEnded = true
     }
+    if (liftEnded) this.#forgetLifts()
+  }
+
+  #forgetLifts(): void {
     for (const lift of this.#lifts.values()) {
       if (lift.lifts.some((rid) => this.#set.isLifted(rid))) continue
       this.#lifts.delete(lift.rid)
       this.#heard.delete(liftKey(lift))
-      this.#missing.delete(liftKey(lift))
+      this.#missing.lifts.delete(lift.rid)
+      this.#scanned.lifts.delete(lift.rid)
     }
   }
 
@@ -221,19 +231,22 @@ export class Replica {
   }
 
   /** The store said that it has it again. That counts once it is read: the store may have lost it once more since. */
-  restored(key: string): void {
-    if (this.#missing.delete(key)) this.#heard.add(key)
+  restored(missing: Missing): void {
+    const { records, lifts } = this.#missing
+    if (missing.kind === 'lift') {
+      if (lifts.delete(missing.lift.rid)) this.#heard.add(liftKey(missing.lift))
+      return
+    }
+    const id = this.#set.durableId(missing.record)
+    if (id !== undefined && records.delete(id)) this.#heard.add(recordKey(missing.record))
   }
 
-  snapshot(): { readonly records: readonly Revocation[]; readonly lifts: readonly Lift[] } {
-    return { records: this.#set.records(), lifts: [...this.#lifts.values()] }
-  }
-
-  /** What is read is proven, unless the log is empty: then the store may be losing it, and it is given back. */
-  #read({ kind, at, unproven }: Sync, [key, held]: readonly [string, Missing]): void {
-    this.#heard.delete(key)
-    if (kind === 'scan' && at.n === 0) unproven.set(key, held)
-    else unproven.delete(key)
+  /** At most `maxRecords`, the last that were learnt. */
+  snapshot({ maxRecords }: { readonly maxRecords?: number } = {}): {
+    readonly records: readonly Revocation[]
+    readonly lifts: readonly Lift[]
+  } {
+    return { records: this.#set.records(maxRecords), lifts: [...this.#lifts.values()] }
   }
 
   #assert(record: Revocation, seenAt: number | undefined): readonly Revocation[] {
@@ -282,10 +295,6 @@ export type Advance =
   | { readonly kind: 'complete'; readonly at: Position }
   | { readonly kind: 'more'; readonly sync: Sync }
   | { readonly kind: 'broken' }
-
-export function liftKey(lift: Pick<Lift, 'rid'>): string {
-  return `lift ${lift.rid}`
-}
 
 /** Signed lifts only, so an operator's own work is all that counts against it. */
 const maxLifts = 100_000

@@ -111,7 +111,8 @@ const draftSchema = v.object({
   by: v.pipe(v.string(), v.maxLength(512)),
   expiresAtMs: v.pipe(v.number(), v.safeInteger(), v.minValue(0)),
 })
-const positiveInteger = v.pipe(v.number(), v.safeInteger(), v.minValue(1))
+/** Six bytes are kept of it. */
+const positiveInteger = v.pipe(v.number(), v.safeInteger(), v.minValue(1), v.maxValue(2 ** 48 - 1))
 const liftSchema = v.object({
   rid: ridSchema,
   op: v.literal('lift'),
@@ -124,7 +125,7 @@ const envelopeSchema = v.object({
 })
 const recordSchema = v.object({
   ...draftSchema.entries,
-  atMs: v.pipe(v.number(), v.safeInteger()),
+  atMs: positiveInteger,
   epoch: v.optional(positiveInteger),
 })
 const bareSchema = v.strictObject({ subject: v.string(), reason: v.optional(reasonSchema, '') })

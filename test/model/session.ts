@@ -3,8 +3,9 @@ import { isDurable, recordKey } from '../../policy/revocation-set.ts'
 import type { Revocation } from '../../policy/types.ts'
 import type { Position } from '../../revocation/link-hash.ts'
 import type { LogPage } from '../../revocation/redis-log.ts'
-import { Replica, type Assertion, type Missing, type Sync } from '../../revocation/replica.ts'
+import { Replica, type Assertion } from '../../revocation/replica.ts'
 import { provisional, type StoredItem } from '../../revocation/revocation-record.ts'
+import type { Missing, Sync } from '../../revocation/unproven.ts'
 
 /** A rule of the protocol that a mutant leaves out. */
 export interface Rules {
@@ -31,7 +32,7 @@ export type Message =
 
 export type Upkeep =
   | { readonly kind: 'absorb'; readonly assertion: Assertion }
-  | { readonly kind: 'offer'; readonly key: string; readonly missing: Missing }
+  | { readonly kind: 'offer'; readonly missing: Missing }
 
 /** Where the loop of the feed stands. */
 export type Mode = 'idle' | 'asked' | 'scan-due' | 'scanning' | 'closing-due' | 'upkeep'
@@ -161,11 +162,7 @@ export class Session {
     const [assertion] = this.replica.assertions(1)
     const absorb = assertion && ({ kind: 'absorb', assertion } as const)
     if (absorb && !this.hasAbsorbed) return absorb
-    for (const kind of ['lift', 'record'] as const) {
-      for (const [key, missing] of this.replica.missing) {
-        if (missing.kind === kind) return { kind: 'offer', key, missing }
-      }
-    }
+    for (const missing of this.replica.missing) return { kind: 'offer', missing }
     return absorb
   }
 
@@ -174,7 +171,7 @@ export class Session {
     this.hasAbsorbed = asked.kind === 'absorb'
     if (asked.kind === 'absorb') this.replica.absorbed(asked.assertion, rid)
     else {
-      this.replica.restored(asked.key)
+      this.replica.restored(asked.missing)
       this.heard.add(rid)
     }
     this.mode = this.due() ? 'upkeep' : 'idle'

@@ -1,6 +1,7 @@
 import { isDurable, recordKey } from '../../policy/revocation-set.ts'
 import type { LogPage } from '../../revocation/redis-log.ts'
 import type { StoredItem } from '../../revocation/revocation-record.ts'
+import { missingKey } from '../../revocation/unproven.ts'
 import { Session, type Message, type Rules, type Upkeep } from './session.ts'
 import * as redis from './store.ts'
 
@@ -179,9 +180,16 @@ function nodeKey(node: Node): string {
     replica.proof?.position ?? null,
     replica.beginFollow() !== undefined,
     [...session.heard].toSorted(),
-    [...replica.missing.keys()].toSorted(),
+    [...replica.missing].map(missingKey).toSorted(),
     replica.assertions(10).map(({ record }) => record.subject),
-    sync ? [sync.kind, sync.at, [...sync.unproven.keys()].toSorted(), sync.heard] : null,
+    sync
+      ? [
+          sync.kind,
+          sync.at,
+          [...replica.list(sync.unproven)].map(missingKey).toSorted(),
+          sync.heard,
+        ]
+      : null,
     session.promised.map(recordKey),
     session.told.size,
     queue.map(messageKey),
@@ -205,5 +213,5 @@ function replyKey(reply: Reply): string {
     return [head.h, ...entries.map(({ link }) => link)].join()
   }
   const { asked, rid } = reply
-  return `${rid} ${asked.kind === 'offer' ? asked.key : asked.assertion.record.subject}`
+  return `${rid} ${asked.kind === 'offer' ? missingKey(asked.missing) : asked.assertion.record.subject}`
 }

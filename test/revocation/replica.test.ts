@@ -4,6 +4,7 @@ import type { Revocation } from '../../policy/types.ts'
 import { genesis } from '../../revocation/link-hash.ts'
 import { Replica, type Assertion } from '../../revocation/replica.ts'
 import { provisional } from '../../revocation/revocation-record.ts'
+import type { Missing } from '../../revocation/unproven.ts'
 
 const subject = 'task:T-1'
 const said = { reason: 'runaway', by: 'channel', nowMs: 1 } as const
@@ -118,9 +119,9 @@ describe('Replica.prove()', () => {
     const scan = replica.beginScan(head)
     replica.readRecords(scan, { records: [record('r2')], serverMs: 0 })
     expect(replica.prove(scan, { position: head, sentAtMs: 1 })).toBe(true)
-    expect([...replica.missing.values()]).toEqual([
-      { kind: 'record', record: record('r1') },
+    expect([...replica.missing]).toEqual([
       { kind: 'lift', lift: lift('l1', 'r2') },
+      { kind: 'record', record: record('r1') },
     ])
     expect(replica.find([subject])?.rid).toBe('r1')
   })
@@ -158,25 +159,25 @@ describe('Replica.prove()', () => {
     // Any history leads on from the empty log.
     expect(replica.prove(scan, { position: { n: 1, h: 'a' }, sentAtMs: 1 })).toBe(false)
     expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
-    expect([...replica.missing.values()]).toEqual([{ kind: 'record', record: record('r1') }])
+    expect([...replica.missing]).toEqual([{ kind: 'record', record: record('r1') }])
   })
 })
 
 /** Held here, and proven missing in a store that was emptied. */
-function missingRecord(): { readonly replica: Replica; readonly key: string } {
+function missingRecord(): { readonly replica: Replica; readonly missing: Missing } {
   const replica = new Replica()
   replica.restore([record('r1')])
   const scan = replica.beginScan(genesis)
   expect(replica.prove(scan, { position: genesis, sentAtMs: 1 })).toBe(true)
-  const [key, ...more] = replica.missing.keys()
-  if (key === undefined || more.length > 0) throw new Error('expected one missing record')
-  return { replica, key }
+  const [missing, ...more] = replica.missing
+  if (!missing || more.length > 0) throw new Error('expected one missing record')
+  return { replica, missing }
 }
 
 describe('Replica.restored()', () => {
   test('counts once the record is read: a store that lost it again is scanned, and told again', () => {
-    const { replica, key } = missingRecord()
-    replica.restored(key)
+    const { replica, missing } = missingRecord()
+    replica.restored(missing)
     expect(replica.missing.size).toBe(0)
 
     // The store was emptied anew, and another record was committed: its history leads on from the empty log.
@@ -190,12 +191,12 @@ describe('Replica.restored()', () => {
     const scan = replica.beginScan(position)
     replica.readRecords(scan, { records: [record('r2', { subject: 'task:T-2' })], serverMs: 1 })
     expect(replica.prove(scan, { position, sentAtMs: 3 })).toBe(true)
-    expect([...replica.missing.keys()]).toEqual([key])
+    expect([...replica.missing]).toEqual([missing])
   })
 
   test('lets a follow that reads the record prove the view', () => {
-    const { replica, key } = missingRecord()
-    replica.restored(key)
+    const { replica, missing } = missingRecord()
+    replica.restored(missing)
     const follow = replica.beginFollow()
     if (!follow) throw new Error('expected to follow')
     replica.readRecords(follow, { records: [record('r1')], serverMs: 1 })
