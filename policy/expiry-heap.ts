@@ -2,7 +2,7 @@ import { grown } from './hash-index.ts'
 
 /** Ids by when they expire, the earliest first: a binary heap in 4 bytes each. */
 export class ExpiryHeap {
-  #ids = new Uint32Array(8)
+  #ids = new Int32Array(8)
   #size = 0
   readonly #timeOf: (id: number) => number
 

@@ -1,39 +1,36 @@
 /**
- * Small numbers (ids) by a 32-bit hash, in 12 bytes each and outside the heap. Linear hashing: every id that is added
+ * Small numbers (ids) by a hash of 32 bits, in 12 bytes each and outside the heap. Linear hashing: every id that is added
  * splits one bucket, so that no insertion waits for a whole table to be built anew. Equal hashes are for the caller to
  * tell apart.
  */
 export class HashIndex {
-  /** Bucket to the first of its ids, and id to the next: plus one, so that 0 says none. */
-  #heads = new Uint32Array(8)
-  #next = new Uint32Array(8)
-  #hashes = new Uint32Array(8)
+  /** Bucket to the first of its ids, plus one: 0 says none. */
+  #heads = new Int32Array(8)
+  /** Of each id the next one, plus one, and its hash: side by side, because they are read together. */
+  #links = new Int32Array(16)
   #buckets = 1
   #mask = 0
   #size = 0
 
   add(id: number, hash: number): void {
-    if (id >= this.#next.length) {
-      this.#next = grown(this.#next, id)
-      this.#hashes = grown(this.#hashes, id)
-    }
-    this.#hashes[id] = hash
+    if (2 * id + 1 >= this.#links.length) this.#links = grown(this.#links, 2 * id + 1)
+    this.#links[2 * id + 1] = hash
     this.#push(this.#bucketOf(hash), id)
     if (++this.#size > this.#buckets) this.#split()
   }
 
   /** False when it was not there. */
   delete(id: number): boolean {
-    const bucket = this.#bucketOf(this.#hashes[id] ?? 0)
+    const bucket = this.#bucketOf(this.#hashOf(id))
     let before = 0
-    for (let at = this.#heads[bucket] ?? 0; at !== 0; at = this.#next[at - 1] ?? 0) {
+    for (let at = this.#heads[bucket] ?? 0; at !== 0; at = this.#nextOf(at - 1)) {
       if (at - 1 !== id) {
         before = at
         continue
       }
-      const after = this.#next[id] ?? 0
+      const after = this.#nextOf(id)
       if (before === 0) this.#heads[bucket] = after
-      else this.#next[before - 1] = after
+      else this.#links[2 * before - 2] = after
       this.#size--
       return true
     }
@@ -47,14 +44,22 @@ export class HashIndex {
 
   /** The next id of the same hash. */
   after(id: number): number | undefined {
-    return this.#seek(this.#next[id] ?? 0, this.#hashes[id] ?? 0)
+    return this.#seek(this.#nextOf(id), this.#hashOf(id))
   }
 
   #seek(from: number, hash: number): number | undefined {
-    for (let at = from; at !== 0; at = this.#next[at - 1] ?? 0) {
-      if (this.#hashes[at - 1] === hash) return at - 1
+    for (let at = from; at !== 0; at = this.#nextOf(at - 1)) {
+      if (this.#hashOf(at - 1) === hash) return at - 1
     }
     return undefined
+  }
+
+  #nextOf(id: number): number {
+    return this.#links[2 * id] ?? 0
+  }
+
+  #hashOf(id: number): number {
+    return this.#links[2 * id + 1] ?? 0
   }
 
   #bucketOf(hash: number): number {
@@ -63,7 +68,7 @@ export class HashIndex {
   }
 
   #push(bucket: number, id: number): void {
-    this.#next[id] = this.#heads[bucket] ?? 0
+    this.#links[2 * id] = this.#heads[bucket] ?? 0
     this.#heads[bucket] = id + 1
   }
 
@@ -75,8 +80,8 @@ export class HashIndex {
     let at = this.#heads[from] ?? 0
     this.#heads[from] = 0
     while (at !== 0) {
-      const after = this.#next[at - 1] ?? 0
-      this.#push(this.#bucketOf(this.#hashes[at - 1] ?? 0), at - 1)
+      const after = this.#nextOf(at - 1)
+      this.#push(this.#bucketOf(this.#hashOf(at - 1)), at - 1)
       at = after
     }
   }
@@ -87,14 +92,12 @@ export function hashText(text: string): number {
   let hash = 0x811c9dc5
   for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193)
   hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d)
-  return (hash ^ (hash >>> 13)) >>> 0
+  return hash ^ (hash >>> 13)
 }
 
 /** The same numbers with room for this index, at least twice as many as before. */
-export function grown<T extends Uint32Array | Float64Array>(old: T, index: number): T
-export function grown(old: Uint32Array | Float64Array, index: number): Uint32Array | Float64Array {
-  const length = Math.max(old.length * 2, index + 1)
-  const next = old instanceof Float64Array ? new Float64Array(length) : new Uint32Array(length)
+export function grown(old: Int32Array, index: number): Int32Array<ArrayBuffer> {
+  const next = new Int32Array(Math.max(old.length * 2, index + 1))
   next.set(old)
   return next
 }

@@ -2,7 +2,7 @@ import { grown } from './hash-index.ts'
 
 /** A set of small numbers, one bit each. */
 export class IdSet {
-  #words = new Uint32Array(2)
+  #words = new Int32Array(2)
   #size = 0
 
   get size(): number {

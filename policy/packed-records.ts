@@ -10,7 +10,7 @@ export type RecordKey = Pick<Revocation, 'rid' | 'op' | 'subject' | 'expiresAtMs
  */
 export class PackedRecords {
   /** Page number in the upper half, offset of the entry in the lower one. */
-  #addresses = new Uint32Array(8)
+  #addresses = new Int32Array(8)
   #ids = 0
   readonly #freeIds: number[] = []
   readonly #pages: (Page | undefined)[] = []
@@ -183,7 +183,7 @@ interface Page {
 
 const pageBytes = 65_536
 /** No entry begins at the last byte of a page. */
-const nowhere = 0xffff_ffff
+const nowhere = -1
 
 /**
  * An entry: its length (2 bytes), its kind (1), and then a text, or of a record its number (4), where the page says who
@@ -203,7 +203,7 @@ const textKind = 0
 const kinds: Readonly<Record<RevocationOp, number>> = { pause: 1, revoke: 2, quarantine: 3 }
 
 function addressOf(page: number, offset: number): number {
-  return ((page << 16) | offset) >>> 0
+  return (page << 16) | offset
 }
 
 function opOf(bytes: Buffer, at: number): RevocationOp {

@@ -84,7 +84,12 @@ class RedisFeed implements RevocationFeed {
     })
     this.#upkeep = new RedisUpkeep({ replica, scripts, clock, log })
     if (path !== undefined) {
-      this.#file = new SnapshotFile({ path, trustDomain, log, read: () => replica.snapshot() })
+      this.#file = new SnapshotFile({
+        path,
+        trustDomain,
+        log,
+        read: (limits) => replica.snapshot(limits),
+      })
     }
     this.#redis.on('ready', () => this.#wake())
     this.#redis.on('close', () => void this.#connection++)

@@ -21,20 +21,23 @@ export interface LogEntry {
   readonly item: StoredItem
 }
 
+/** The most entries in one reply. */
+export const maxPageEntries = 1000
+
 /**
- * Reads head, time, the bare set, and the log after a position, at most 1000 entries, in one transaction with a write that
+ * Reads head, time, the bare set, and the log after a position, at most `count` entries, in one transaction with a write that
  * changes nothing: a replica, and a master that is cut off from its replicas, refuse it and the rest with it. Rejects
  * also when something cannot be read: what cannot be read cannot be enforced, so it must not count as known.
  */
 export async function readLog(
   redis: Redis,
-  options: { readonly keys: RedisKeys; readonly after: Position },
+  options: { readonly keys: RedisKeys; readonly after: Position; readonly count: number },
 ): Promise<LogPage> {
-  const { keys, after } = options
+  const { keys, after, count } = options
   const replies = await redis
     .multi()
     .get(keys.head)
-    .xrange(keys.log, `${after.n + 1}-0`, '+', 'COUNT', pageEntries)
+    .xrange(keys.log, `${after.n + 1}-0`, '+', 'COUNT', count)
     .time()
     .srandmember(keys.revoked, maxBare)
     .del(keys.probe)
@@ -55,19 +58,27 @@ export async function readHead(redis: Redis, keys: RedisKeys): Promise<Position>
   return toPosition(await redis.get(keys.head))
 }
 
-/** Every record and lift of the store, page by page. Rejects like `readLog()`. */
+/**
+ * Every record and lift of the store, in slices of at most 100, from replies of about `count`. Rejects like `readLog()`.
+ */
 export async function* scanRecords(
   redis: Redis,
-  keys: RedisKeys,
+  { keys, count }: { readonly keys: RedisKeys; readonly count: number },
 ): AsyncGenerator<readonly StoredItem[]> {
   let cursor = '0'
-  for (let page = 0; page < maxScanPages; page++) {
-    const [next, fields] = await redis.hscan(keys.records, cursor, 'COUNT', pageEntries)
-    yield fields.filter((_, index) => index % 2 === 1).map(toItem)
+  for (let scanned = 0; scanned < maxScanned; scanned += count) {
+    const [next, fields] = await redis.hscan(keys.records, cursor, 'COUNT', count)
+    const envelopes = fields.filter((_, index) => index % 2 === 1)
+    for (const slice of slicesOf(envelopes)) yield slice.map(toItem)
     if (next === '0') return
     cursor = next
   }
   throw unreadable('the records: too many')
+}
+
+/** A few at a time: the event loop has its turn between two of them. */
+export function* slicesOf<T>(items: readonly T[]): Generator<readonly T[]> {
+  for (let at = 0; at < items.length; at += sliceItems) yield items.slice(at, at + sliceItems)
 }
 
 /** The position after these entries, or undefined when they do not link to `from` one by one. */
@@ -86,9 +97,10 @@ export function positionOf(item: StoredItem): number {
   return item.kind === 'lift' ? item.lift.epoch : (item.record.epoch ?? 0)
 }
 
-const pageEntries = 1000
+/** About a millisecond of work. */
+const sliceItems = 100
 const maxBare = 1000
-const maxScanPages = 10_000
+const maxScanned = 10_000_000
 
 const noError = v.null()
 const pageSchema = v.tuple([

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import type { Lift } from '../policy/lift.ts'
 import { parseSubject } from '../policy/subject.ts'
@@ -6,7 +7,14 @@ import type { FeedLog } from './feed-log.ts'
 import type { LiftGate } from './lift-gate.ts'
 import { formatPosition } from './link-hash.ts'
 import type { RedisKeys } from './redis-keys.ts'
-import { readHead, readLog, scanRecords, type LogPage } from './redis-log.ts'
+import {
+  maxPageEntries,
+  readHead,
+  readLog,
+  scanRecords,
+  slicesOf,
+  type LogPage,
+} from './redis-log.ts'
 import type { Proof, Replica } from './replica.ts'
 import { provisional, type StoredItem } from './revocation-record.ts'
 import { ServerTime } from './server-time.ts'
@@ -32,6 +40,8 @@ export class RedisSync {
   #gaps = 0
   #scans = 0
   #leapt = false
+  /** Entries per reply. A subscribed connection that is sent too much at once is closed by the server. */
+  #count = maxPageEntries
 
   constructor(options: RedisSyncOptions) {
     this.#options = options
@@ -48,6 +58,17 @@ export class RedisSync {
 
   /** True when the view is proven complete. What was asked on one connection is not proven by another. */
   async run(isSameConnection: () => boolean): Promise<boolean> {
+    try {
+      const isProven = await this.#read(isSameConnection)
+      this.#count = Math.min(maxPageEntries, this.#count * 2)
+      return isProven
+    } catch (error) {
+      this.#count = Math.max(minPageEntries, Math.floor(this.#count / 2))
+      throw error
+    }
+  }
+
+  async #read(isSameConnection: () => boolean): Promise<boolean> {
     const { replica } = this.#options
     const following = replica.beginFollow()
     if (following) {
@@ -69,13 +90,13 @@ export class RedisSync {
   async #follow(from: Sync): Promise<Proof | undefined> {
     const { redis, keys, clock, replica } = this.#options
     let sync = from
-    for (let page = 0; page < maxPagesPerSync; page++) {
+    for (let entries = 0; entries < maxEntriesPerSync; entries += this.#count) {
       const sentAtMs = clock.monotonic()
-      const read = await readLog(redis, { keys, after: sync.at })
+      const read = await readLog(redis, { keys, after: sync.at, count: this.#count })
       this.#learnTime(read.serverMs)
       this.#seeInSet(read)
       const items = read.entries.map(({ item }) => item)
-      this.#readRecords(sync, items)
+      await this.#readRecords(sync, items)
       await this.#readLifts(sync, items)
       const step = replica.advance(sync, read)
       if (step.kind === 'broken') return undefined
@@ -91,18 +112,25 @@ export class RedisSync {
     replica.mistrust()
     this.#scans++
     const scan = replica.beginScan(await readHead(redis, keys))
-    for await (const items of scanRecords(redis, keys)) {
+    for await (const items of scanRecords(redis, { keys, count: this.#count })) {
       // Lifts first: what was lifted long ago should not be announced as new. Until a scan ends, no view is fresh.
       await this.#readLifts(scan, items)
-      this.#readRecords(scan, items)
+      await this.#readRecords(scan, items)
+      await nextTurn()
     }
     return [scan, await this.#follow(scan)]
   }
 
-  #readRecords(sync: Sync, items: readonly StoredItem[]): void {
+  /** What fits into one slice is read at once. */
+  async #readRecords(sync: Sync, items: readonly StoredItem[]): Promise<void> {
     const { replica, announce } = this.#options
     const records = items.flatMap((item) => (item.kind === 'record' ? [item.record] : []))
-    announce(replica.readRecords(sync, { records, serverMs: this.serverMs() }))
+    let isFirst = true
+    for (const slice of slicesOf(records)) {
+      if (!isFirst) await nextTurn()
+      isFirst = false
+      announce(replica.readRecords(sync, { records: slice, serverMs: this.serverMs() }))
+    }
   }
 
   async #readLifts(sync: Sync, items: readonly StoredItem[]): Promise<void> {
@@ -149,4 +177,6 @@ export class RedisSync {
   }
 }
 
-const maxPagesPerSync = 200
+/** Twice what the log holds. */
+const maxEntriesPerSync = 200_000
+const minPageEntries = 16

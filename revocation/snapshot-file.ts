@@ -48,12 +48,12 @@ export function readSnapshotFile({ path, trustDomain, log }: FileOptions): Snaps
 
 /** Writes the file at most once per second, whole or not at all, and once more on disposal. */
 export class SnapshotFile implements AsyncDisposable {
-  readonly #options: FileOptions & { readonly read: () => SnapshotSource }
+  readonly #options: SnapshotFileOptions
   #timer: NodeJS.Timeout | undefined
   #writing: Promise<void> = Promise.resolve()
   #failed = false
 
-  constructor(options: FileOptions & { readonly read: () => SnapshotSource }) {
+  constructor(options: SnapshotFileOptions) {
     this.#options = options
   }
 
@@ -79,12 +79,11 @@ export class SnapshotFile implements AsyncDisposable {
     const { path, trustDomain, log, read } = this.#options
     const temporary = `${path}.${process.pid}.tmp`
     try {
-      const { records, lifts } = read()
-      const kept = records.slice(-maxRecords)
+      const { records, lifts } = read({ maxRecords })
       const text = JSON.stringify({
         version: 1,
         trustDomain,
-        records: kept,
+        records,
         lifts: lifts.map(({ compact }) => compact).slice(-maxLifts),
       })
       await rm(temporary, { force: true })
@@ -102,6 +101,11 @@ export class SnapshotFile implements AsyncDisposable {
       this.#failed = true
     }
   }
+}
+
+interface SnapshotFileOptions extends FileOptions {
+  /** What is known, of the records the newest only. */
+  readonly read: (limits: { readonly maxRecords: number }) => SnapshotSource
 }
 
 interface SnapshotSource {
