@@ -142,7 +142,7 @@ export class Replica {
   ): readonly Revocation[] {
     const applied = this.#apply(records, serverMs)
     for (const record of records) {
-      this.#heard.delete(recordKey(record))
+      if (this.#heard.size > 0) this.#heard.delete(recordKey(record))
       const id = this.#set.durableId(record)
       if (id === undefined) continue
       if (proves(sync)) sync.unproven.records.delete(id)
