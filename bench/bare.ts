@@ -14,6 +14,7 @@ const client = createUpstreamClient({
     name: 'bare',
     url: `http://${host}`,
     kind: 'rest',
+    protocol: 'http1',
     sensitivity: 'internal',
     credential: { none: true },
     allowPrivateAddresses: true,

@@ -57,6 +57,15 @@ export const upstream = v.strictObject({
   /** Origin and optional base path. `https://api.example.org/v2` */
   url: httpUrl,
   kind: v.optional(v.picklist(['rest', 'mcp'], 'Expected rest or mcp'), 'rest'),
+  protocol: v.optional(
+    v.pipe(
+      v.picklist(['http1', 'http2'], 'Expected http1 or http2'),
+      v.description(
+        'What is spoken with the upstream. `http2` is what gRPC needs; over TLS the upstream must choose `h2`, over `http:` it must expect HTTP/2 from the first byte.',
+      ),
+    ),
+    'http1',
+  ),
   sensitivity: v.optional(
     v.pipe(
       sensitivity,

@@ -43,6 +43,13 @@ export function findAnswerProblem(
     : undefined
 }
 
+/** Whether an answer says that the credential of the request was not accepted: what it says, or undefined. */
+export function findRejection(status: number, headers: readonly string[]): string | undefined {
+  if (status === 401 || status === 407) return `the upstream answered ${status}`
+  const isUnauthenticated = fieldValue(headers, 'grpc-status') === '16'
+  return isUnauthenticated ? 'the upstream answered grpc-status 16' : undefined
+}
+
 /** Proxies ask for no encoding of what they look into: what comes encoded all the same cannot be looked at. */
 export function isEncoded(headers: readonly string[]): boolean {
   const coding = fieldValue(headers, 'content-encoding')

@@ -4,6 +4,7 @@ import type { DecisionEvent, OutcomeEvent } from '../audit/record.ts'
 import type { Credential } from '../credential/issuer.ts'
 import { deny, isDenial } from '../policy/denial.ts'
 import type { Agent, Decision, GrantChain, McpMessage } from '../policy/types.ts'
+import { resetClient } from './agent-side.ts'
 import type { Arrival } from './arrival.ts'
 import type { Described } from './describe.ts'
 import type { Cut, Exchange } from './exchange.ts'
@@ -108,7 +109,7 @@ export class AuditEntry {
     log.error({ err: error, decision: this.decisionId }, 'unforeseen error: the request is refused')
     const { res } = this.#arrival
     if (!res.headersSent) return this.refuse(deny('request-refused', 'unforeseen error'))
-    res.socket?.resetAndDestroy()
+    resetClient(res)
     this.#outcome = { status: res.statusCode, end: 'upstream-failed', error: 'ERR_UNFORESEEN' }
   }
 

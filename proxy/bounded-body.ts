@@ -1,13 +1,13 @@
-import type { IncomingMessage } from 'node:http'
 import { deny, isDenial } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
+import type { AgentRequest } from './arrival.ts'
 
 /**
  * Reads a body whole, or refuses: never a part of one. `gapTimeoutMs` is the longest silence between two pieces. After a
  * refusal what still comes is dropped; whoever answers ends the connection.
  */
 export function readBoundedBody(
-  req: IncomingMessage,
+  req: AgentRequest,
   options: { readonly maxBytes: number; readonly gapTimeoutMs: number },
 ): Promise<Buffer | Denial> {
   const { maxBytes, gapTimeoutMs } = options

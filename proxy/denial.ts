@@ -1,5 +1,5 @@
-import type { ServerResponse } from 'node:http'
 import type { Denial, DenialCode } from '../policy/types.ts'
+import type { AgentResponse } from './arrival.ts'
 import type { Cut } from './exchange.ts'
 
 /** What a refusal needs besides its reason. */
@@ -120,7 +120,7 @@ export function denialHeaders(code: DenialCode, decisionId: string): string[] {
  * The default dialect: RFC 9457 members plus `message` and `error`, because the OpenAI, Octokit and Stripe clients read
  * those, and plain `application/json` unless Accept asks, because Octokit and gaxios do not parse `problem+json`.
  */
-export function refuse(res: ServerResponse, denial: Denial, context: RefusalContext): void {
+export function refuse(res: AgentResponse, denial: Denial, context: RefusalContext): void {
   const status = statusOf[denial.code]
   const text = denialText(denial)
   const wantsProblem = context.accept?.includes('application/problem+json') ?? false

@@ -2,8 +2,9 @@ import { isDenial } from '../policy/denial.ts'
 import type { Denial, McpMessage, Operation } from '../policy/types.ts'
 import type { Config } from '../config/schema.ts'
 import { sendContinue } from './agent-side.ts'
-import type { Arrival } from './arrival.ts'
+import type { AgentRequest, Arrival } from './arrival.ts'
 import { readBoundedBody } from './bounded-body.ts'
+import { Http2Request } from './http2-arrival.ts'
 import { parseMcpMessage } from './mcp/message.ts'
 import type { Routed } from './route-arrival.ts'
 
@@ -35,7 +36,7 @@ export async function describe(
   if (upstream.facts.kind === 'mcp' && method === 'POST') return describeMcp(arrival, options)
   return {
     operation: { kind: 'http', method, path, hasQuery },
-    body: hasBody(req.headers) ? 'stream' : 'none',
+    body: hasBody(req) ? 'stream' : 'none',
   }
 }
 
@@ -74,7 +75,10 @@ function headerText(value: string | readonly string[] | undefined): string | und
 }
 
 /** RFC 9112 section 6.3: a request has a body when it says so, whatever its method. */
-function hasBody(headers: Arrival['req']['headers']): boolean {
+export function hasBody(req: AgentRequest): boolean {
+  // HTTP/2 needs no field to say so (RFC 9113 section 8.1).
+  if (req instanceof Http2Request) return !req.isEmpty
+  const { headers } = req
   if (headers['transfer-encoding'] !== undefined) return true
   const length = headers['content-length']
   return length !== undefined && length !== '0'

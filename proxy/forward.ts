@@ -1,22 +1,30 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Dispatcher } from 'undici'
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
-import { discardRest, resetClient, sendContinue, takesTrailers } from './agent-side.ts'
+import {
+  discardRest,
+  endWithFinal,
+  resetClient,
+  sendContinue,
+  takesTrailers,
+} from './agent-side.ts'
 import {
   contentLength,
   fieldValue,
   findAnswerProblem,
+  findRejection,
   isEncoded,
   rawFields,
   rawTrailers,
   withoutField,
   type AnswerHead,
 } from './answer-head.ts'
+import type { AgentRequest, AgentResponse } from './arrival.ts'
 import { errorCode } from './error-code.ts'
 import type { Cut, CutHow } from './exchange.ts'
 import type { ForwardOptions, ForwardOutcome } from './forward-options.ts'
 import { trailerFields } from './headers.ts'
+import { endsWithHead, http2CodeOf } from './http2-call.ts'
 import { maxInterim, sendEarlyHints } from './interim.ts'
 import { requestBody, RequestBodyError } from './request-body.ts'
 import type { ResponseFilter } from './response-filter.ts'
@@ -29,8 +37,8 @@ export type { ForwardOptions, ForwardOutcome } from './forward-options.ts'
  * complete, cut, gone or failed. A broken answer is a reset, never a clean end.
  */
 export function forward(
-  req: IncomingMessage,
-  res: ServerResponse,
+  req: AgentRequest,
+  res: AgentResponse,
   options: ForwardOptions,
 ): Promise<ForwardOutcome> {
   return new Promise((resolve) => {
@@ -44,12 +52,10 @@ export function forward(
 
 /** An answer up to this size leaves with its head in one write. */
 const smallAnswerBytes = 65_536
-/** How long a final message may take to leave before the connection is reset after all. */
-const finalMessageMs = 100
 
 class Forwarding implements Dispatcher.DispatchHandler {
-  readonly #req: IncomingMessage
-  readonly #res: ServerResponse
+  readonly #req: AgentRequest
+  readonly #res: AgentResponse
   readonly #options: ForwardOptions
   readonly #resolve: (outcome: ForwardOutcome) => void
   readonly linkUse = new LinkUse()
@@ -66,8 +72,8 @@ class Forwarding implements Dispatcher.DispatchHandler {
   #ended = false
 
   constructor(context: {
-    readonly req: IncomingMessage
-    readonly res: ServerResponse
+    readonly req: AgentRequest
+    readonly res: AgentResponse
     readonly options: ForwardOptions
     readonly resolve: (outcome: ForwardOutcome) => void
   }) {
@@ -112,11 +118,10 @@ class Forwarding implements Dispatcher.DispatchHandler {
     if (status < 200) return this.#passInterim(controller, status)
     const problem = findAnswerProblem(status, rawFields(controller))
     if (problem !== undefined) return this.#refuse(deny('upstream-unreachable', problem))
-    if (this.#options.hasCredential && (status === 401 || status === 407)) {
-      return this.#refuse(deny('upstream-credential-rejected', `the upstream answered ${status}`))
-    }
     const headers = this.#options.responseHeaders(rawFields(controller))
-    this.#answerLength = contentLength(headers)
+    const rejected = this.#options.hasCredential ? findRejection(status, headers) : undefined
+    if (rejected !== undefined) return this.#refuse(deny('upstream-credential-rejected', rejected))
+    this.#answerLength = endsWithHead(controller) ? 0 : contentLength(headers)
     if (this.#options.filter && isEncoded(headers)) {
       return this.#refuse(deny('upstream-unreachable', 'ERR_CONTENT_ENCODING'))
     }
@@ -170,7 +175,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     if (this.#isRetryable(code)) return this.#retry()
     if (!this.#res.headersSent) return this.#refuse(deny('upstream-unreachable', code))
     this.#failure = code
-    resetClient(this.#res)
+    resetClient(this.#res, http2CodeOf(error))
   }
 
   #passInterim(controller: Dispatcher.DispatchController, status: number): void {
@@ -207,10 +212,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     }
     const final = res.writableLength === 0 ? this.#filter?.final(cut) : undefined
     if (final && !this.#ended) {
-      res.write(final)
-      const { socket } = res
-      socket?.destroySoon()
-      setTimeout(() => socket?.resetAndDestroy(), finalMessageMs).unref()
+      endWithFinal(res, final)
       return 'final-message'
     }
     resetClient(res)

@@ -1,17 +1,21 @@
-import type { IncomingMessage } from 'node:http'
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
+import type { AgentRequest } from './arrival.ts'
 import { canonicalLength, connectionOptions, isOwnedField } from './headers.ts'
+import { Http2Request } from './http2-arrival.ts'
 
 /**
  * Our own check behind Node's parser, which lets through forms that two readers frame or route differently: other
  * spellings of Transfer-Encoding and Content-Length, two Host fields, HTTP/1.0 with chunks, names with `_`. Undefined
  * when the head has one reading.
  */
-export function gate(req: IncomingMessage): Denial | undefined {
+export function gate(req: AgentRequest): Denial | undefined {
+  const isHttp2 = req instanceof Http2Request
+  if (isHttp2 && req.problem !== undefined) return deny('request-refused', req.problem)
   const head: Head = {
     method: req.method ?? '',
     httpVersion: req.httpVersion,
+    isHttp2,
     rawHeaders: req.rawHeaders,
     fields: groupFields(req.rawHeaders),
   }
@@ -25,6 +29,8 @@ export function gate(req: IncomingMessage): Denial | undefined {
 interface Head {
   readonly method: string
   readonly httpVersion: string
+  /** By its framing: a line of HTTP/1 may say that it is HTTP/2.0. */
+  readonly isHttp2: boolean
   readonly rawHeaders: readonly string[]
   /** Lower-case name -> every value. */
   readonly fields: ReadonlyMap<string, readonly string[]>
@@ -67,8 +73,9 @@ const singleFields = [
   'mcp-protocol-version',
 ] as const
 
-function checkRequestLine({ method, httpVersion }: Head): string | undefined {
-  if (httpVersion !== '1.1' && httpVersion !== '1.0') return 'gate: not HTTP/1.1 or HTTP/1.0'
+function checkRequestLine({ method, httpVersion, isHttp2 }: Head): string | undefined {
+  const isHttp1 = httpVersion === '1.1' || httpVersion === '1.0'
+  if (!isHttp2 && !isHttp1) return 'gate: not HTTP/1.1 or HTTP/1.0'
   if (!methodForm.test(method)) return 'gate: the method is not 1 to 32 capital letters'
   return refusedMethods.has(method) ? 'gate: this method is never forwarded' : undefined
 }

@@ -1,15 +1,15 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { AgentRequest, AgentResponse } from './arrival.ts'
 
 /** More interim answers than any upstream has reason to send. */
 export const maxInterim = 16
 
 /** Passes the links of a 103 (RFC 8297) and nothing else of it: the final head has the rest. */
 export function sendEarlyHints(
-  res: ServerResponse,
-  { req, headers }: { readonly req: IncomingMessage; readonly headers: readonly string[] },
+  res: AgentResponse,
+  { req, headers }: { readonly req: AgentRequest; readonly headers: readonly string[] },
 ): void {
   // RFC 9110 section 15.2: no interim answer to an HTTP/1.0 client.
-  if (req.httpVersion !== '1.1') return
+  if (req.httpVersion === '1.0') return
   const link = [...hintedLinks(headers)]
   if (link.length > 0) res.writeEarlyHints({ link })
 }

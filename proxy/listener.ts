@@ -1,19 +1,15 @@
 import { once } from 'node:events'
-import {
-  createServer,
-  ServerResponse,
-  STATUS_CODES,
-  type IncomingMessage,
-  type Server,
-} from 'node:http'
+import { createServer, ServerResponse, type IncomingMessage, type Server } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Config } from '../config/schema.ts'
 import type { Clock } from '../policy/types.ts'
-import type { Arrival } from './arrival.ts'
-import { denialText } from './denial.ts'
+import type { Arrival, Http1Arrival } from './arrival.ts'
 import { maxFields } from './gate.ts'
+import { createHttp2Sessions, type Http2Sessions } from './http2-sessions.ts'
 import { listenOn } from './listen-on.ts'
+import { endWithRefusal, refusalBody, refusalFields } from './plain-refusal.ts'
+import { sniffHttp2 } from './sniff-http2.ts'
 import { UnreadAnswers } from './unread-answers.ts'
 
 /** The agents' side of the proxy. Disposal resets whatever is still connected. */
@@ -42,21 +38,31 @@ export interface ListenerLog {
   error(fields: Readonly<Record<string, unknown>>, message: string): void
 }
 
-/** Makes the HTTP/1 server that agents connect to. */
+/** Makes the server that agents connect to: HTTP/1 and, with prior knowledge, HTTP/2 on one port. */
 export function createListener(options: ListenerOptions): Listener {
   const connections = new Map<Socket, Connection>()
+  const http2 = createHttp2Sessions({
+    handle: (arrival) => options.handle(arrival),
+    fault: (error) => logFault(options.log, error),
+    limits: options.limits,
+    idleMs: keepAliveMs,
+  })
   const unreadAnswers = new UnreadAnswers({ limitMs: options.limits.answerGapTimeout })
-  const state: State = { ...options, connections, unreadAnswers, closing: false }
+  const state: State = { ...options, connections, http2, unreadAnswers, closing: false }
   const server = createHttpServer(state)
   const unread = setInterval(resetUnread, checkEveryMs, state)
   unread.unref()
   const closeIdle = (): void => {
     server.closeIdleConnections()
+    http2.closeIdle()
     // Node leaves a connection alone that is open and has said nothing yet.
-    for (const [socket, { requests }] of connections) if (requests === 0) socket.destroy()
+    for (const [socket, { requests, isHttp2 }] of connections) {
+      if (requests === 0 && !isHttp2) socket.destroy()
+    }
   }
   const close = (): void => {
     state.closing = true
+    http2.close()
     if (server.listening) server.close()
   }
   return {
@@ -77,15 +83,17 @@ export function createListener(options: ListenerOptions): Listener {
 interface State extends ListenerOptions {
   readonly connections: Map<Socket, Connection>
   readonly unreadAnswers: UnreadAnswers
+  readonly http2: Http2Sessions
   closing: boolean
 }
 
 interface Connection {
+  isHttp2: boolean
   /** Requests read so far. */
   requests: number
   /** Answers not yet finished; more than one when the agent pipelines. */
   open: number
-  latest: Arrival | undefined
+  latest: Http1Arrival | undefined
 }
 
 /** Above the 60 s that clients and load balancers keep idle connections, so that they close first. */
@@ -112,26 +120,44 @@ function createHttpServer(state: State): Server {
   })
   server.maxHeadersCount = maxFields + 1
   server.maxConnections = limits.maxConnections
-  server.on('connection', (socket: Socket) => admit(state, socket))
+  const takeHttp1 = server.listeners('connection')
+  server.removeAllListeners('connection')
+  server.on('connection', (socket: Socket) => {
+    admit(state, socket, () => {
+      for (const take of takeHttp1) Reflect.apply(take, server, [socket])
+    })
+  })
   server.on('request', (req: IncomingMessage, res: ServerResponse) => serve(state, { req, res }))
   // Without this listener Node answers 100 before anything was decided.
   server.on('checkContinue', (req, res) => serve(state, { req, res }))
   server.on('upgrade', (req, stream, head) => serveUpgrade(state, { req, stream, head }))
-  server.on('connect', (_req, stream: Duplex) => endWith(stream, 405))
+  server.on('connect', (_req, stream: Duplex) => endWithRefusal(stream, 405))
   server.on('checkExpectation', (req, res) => refuseExpectation(state, { req, res }))
   server.on('clientError', (error, stream) => refuseUnreadable(state, { error, stream }))
   return server
 }
 
-function admit({ connections, isOverloaded }: State, socket: Socket): void {
+/** Node's own listener for HTTP/1 gets the socket once its first bytes are known to be no HTTP/2. */
+function admit(state: State, socket: Socket, takeHttp1: () => void): void {
+  const { connections, http2, limits, isOverloaded } = state
   if (isOverloaded?.()) {
     socket.resetAndDestroy()
     return
   }
-  connections.set(socket, { requests: 0, open: 0, latest: undefined })
+  const connection: Connection = { isHttp2: false, requests: 0, open: 0, latest: undefined }
+  connections.set(socket, connection)
   socket.once('close', () => connections.delete(socket))
   // After an upgrade Node listens no more, and an error without a listener ends the process.
   socket.on('error', () => socket.destroy())
+  sniffHttp2(socket, {
+    http1: takeHttp1,
+    http2() {
+      connection.isHttp2 = true
+      http2.accept(socket)
+    },
+    late: () => endWithRefusal(socket, 408),
+    timeoutMs: limits.headTimeout,
+  })
 }
 
 /** What an agent leaves unread holds memory here and a connection of the upstream. */
@@ -146,7 +172,7 @@ function resetUnread({ connections, unreadAnswers, clock, log }: State): void {
   if (count > 0) log.warn({ count }, 'Connections were reset: their agents do not read')
 }
 
-function serve(state: State, arrival: Arrival): void {
+function serve(state: State, arrival: Http1Arrival): void {
   const { req, res } = arrival
   const { socket } = req
   track(state, arrival)
@@ -159,9 +185,13 @@ function serve(state: State, arrival: Arrival): void {
     if (state.closing && !arrival.upgrade) socket.destroySoon()
   })
   state.handle(arrival).catch((error: unknown) => {
-    state.log.error({ code: codeOf(error) }, 'A request ended in a fault and was reset')
+    logFault(state.log, error)
     socket.destroy()
   })
+}
+
+function logFault(log: ListenerLog, error: unknown): void {
+  log.error({ code: codeOf(error) }, 'A request ended in a fault and was reset')
 }
 
 function serveUpgrade(
@@ -177,7 +207,7 @@ function serveUpgrade(
   res.assignSocket(stream)
   // The server no longer speaks for this socket: an answer that is no 101 would leave it open.
   res.once('finish', () => endUpgraded(stream))
-  serve(state, { req, res, upgrade: { socket: stream, head } })
+  serve(state, { req, res, upgrade: { socket: stream, head, res } })
 }
 
 /** Reads on for a moment after the answer: closing over unread bytes would reset the connection under it. */
@@ -189,7 +219,7 @@ function endUpgraded(socket: Socket): void {
   socket.once('close', () => clearTimeout(timer))
 }
 
-function track({ connections }: State, arrival: Arrival): void {
+function track({ connections }: State, arrival: Http1Arrival): void {
   const connection = connections.get(arrival.req.socket)
   if (!connection) return
   connection.requests += 1
@@ -210,7 +240,7 @@ function boundRest(req: IncomingMessage, ms: number): void {
   req.once('close', () => clearTimeout(timer))
 }
 
-function refuseExpectation(state: State, { req, res }: Arrival): void {
+function refuseExpectation(state: State, { req, res }: Http1Arrival): void {
   track(state, { req, res })
   const body = refusalBody(417)
   res.sendDate = false
@@ -225,7 +255,7 @@ function refuseUnreadable(
 ): void {
   const connection = stream instanceof Socket ? connections.get(stream) : undefined
   const canAnswer = error.code !== 'ECONNRESET' && stream.writable
-  if (canAnswer && isNextAnswer(connection)) endWith(stream, statusOf(error.code))
+  if (canAnswer && isNextAnswer(connection)) endWithRefusal(stream, statusOf(error.code))
   else stream.destroy()
 }
 
@@ -239,44 +269,6 @@ function isNextAnswer(connection: Connection | undefined): boolean {
 function statusOf(code: string | undefined): number {
   if (code === 'HPE_HEADER_OVERFLOW') return 431
   return code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
-}
-
-/** Writes a whole answer to a stream that no response object speaks for, then ends it. */
-function endWith(stream: Duplex, status: number): void {
-  const body = refusalBody(status)
-  const fields = refusalFields(body).map(([name, value]) => `${name}: ${value}\r\n`)
-  stream.on('error', () => stream.destroy())
-  stream.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${fields.join('')}\r\n${body}`,
-    () => stream.destroy(),
-  )
-}
-
-/** The members that `refuse()` writes, without a decision: nothing was read that could be decided. */
-function refusalBody(status: number): string {
-  const code = 'request-refused'
-  const message = denialText({ code })
-  return JSON.stringify({
-    type: `urn:chaperone:denial:${code}`,
-    title: code,
-    status,
-    detail: message,
-    code,
-    retryable: false,
-    message,
-    error: { code, type: 'permission_error', message },
-  })
-}
-
-function refusalFields(body: string): readonly (readonly [string, string])[] {
-  return [
-    ['content-type', 'application/json'],
-    ['content-length', String(Buffer.byteLength(body))],
-    ['x-should-retry', 'false'],
-    ['cache-control', 'no-store'],
-    ['chaperone-denial', 'request-refused'],
-    ['connection', 'close'],
-  ]
 }
 
 function codeOf(error: unknown): string {

@@ -78,6 +78,12 @@ const ownCodes: ReadonlySet<string> = new Set([
   'ERR_TEXT_FILE',
   'ERR_TRUST_BUNDLE',
   'ERR_UPSTREAM_ADDRESS',
+  'ERR_UPSTREAM_CONNECT_TIMEOUT',
+  'ERR_UPSTREAM_PING',
+  'ERR_UPSTREAM_PROTOCOL',
+  'ERR_UPSTREAM_REFUSED_STREAM',
+  'ERR_UPSTREAM_STREAM',
+  'ERR_UPSTREAM_TIMEOUT',
 ])
 
 /** Messages of others may quote what they choked on, so of those only the type, the code and stack frames stay. */

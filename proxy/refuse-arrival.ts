@@ -1,6 +1,9 @@
+import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Denial, McpMessage } from '../policy/types.ts'
 import type { Arrival } from './arrival.ts'
 import { refuse } from './denial.ts'
+import { isGrpc, refuseGrpc } from './grpc.ts'
+import { Http2Request } from './http2-arrival.ts'
 import { refuseMcp } from './mcp/denial.ts'
 
 interface RefuseContext {
@@ -21,14 +24,16 @@ export function refuseArrival(arrival: Arrival, denial: Denial, context: RefuseC
   if (res.headersSent || res.destroyed) return res.statusCode
   const { decisionId, txn, message } = context
   const close = upgrade !== undefined || !isBodySmall(arrival)
-  if (message) refuseMcp(res, denial, { message, decisionId, txn })
+  if (req instanceof Http2Request && isGrpc(req)) refuseGrpc(res, denial, decisionId)
+  else if (message) refuseMcp(res, denial, { message, decisionId, txn })
   else refuse(res, denial, { decisionId, txn, accept: req.headers.accept, close })
   if (close) linger(arrival)
   return res.statusCode
 }
 
 function isBodySmall({ req }: Arrival): boolean {
-  if (req.complete) return true
+  // A stream of HTTP/2 has no next request on it.
+  if (req.complete || !(req instanceof IncomingMessage)) return true
   if (req.headers['transfer-encoding'] !== undefined) return false
   return Number(req.headers['content-length'] ?? 0) <= drainedBodyBytes
 }
@@ -38,6 +43,7 @@ function isBodySmall({ req }: Arrival): boolean {
  * forwards nothing, then closes.
  */
 function linger({ req, res }: Arrival): void {
+  if (!(req instanceof IncomingMessage && res instanceof ServerResponse)) return
   const { socket } = req
   let read = 0
   req.on('data', (chunk: Buffer) => {

@@ -1,12 +1,12 @@
-import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
+import type { AgentRequest } from './arrival.ts'
 import type { Exchange } from './exchange.ts'
 
 interface RequestBodyOptions {
   readonly body: 'none' | 'stream' | Buffer
   readonly exchange: Exchange
-  /** The longest silence between two pieces. */
-  readonly gapTimeoutMs: number
+  /** The longest silence between two pieces. Undefined: any. */
+  readonly gapTimeoutMs: number | undefined
 }
 
 /** The agent stopped sending in the middle of a body, or was too slow. */
@@ -21,7 +21,7 @@ export class RequestBodyError extends Error {
 
 /** What is sent upstream: nothing, the bytes that were judged, or the agent's stream piece by piece. */
 export function requestBody(
-  req: IncomingMessage,
+  req: AgentRequest,
   { body, exchange, gapTimeoutMs }: RequestBodyOptions,
 ): Buffer | Readable | null {
   if (body === 'none') return null
@@ -36,7 +36,7 @@ export function requestBody(
 }
 
 async function* pieces(
-  req: IncomingMessage,
+  req: AgentRequest,
   { exchange, gapTimeoutMs }: Omit<RequestBodyOptions, 'body'>,
 ): AsyncGenerator<Buffer> {
   // An upstream that answers early ends this loop: the agent's socket must live on to carry the answer.
@@ -58,12 +58,14 @@ async function* pieces(
 
 /** Only the agent's silence counts, not the time that a slow upstream takes for the piece before. */
 async function nextPiece(
-  req: IncomingMessage,
-  options: { readonly incoming: AsyncIterator<unknown>; readonly gapTimeoutMs: number },
+  req: AgentRequest,
+  options: Pick<RequestBodyOptions, 'gapTimeoutMs'> & { readonly incoming: AsyncIterator<unknown> },
 ): Promise<Buffer | undefined> {
-  const timer = setTimeout(() => {
+  const tooLate = (): void => {
     req.destroy(new RequestBodyError('ERR_BODY_GAP', 'No piece of the body came in time'))
-  }, options.gapTimeoutMs)
+  }
+  const { gapTimeoutMs } = options
+  const timer = gapTimeoutMs === undefined ? undefined : setTimeout(tooLate, gapTimeoutMs)
   try {
     const { done, value } = await options.incoming.next()
     if (done === true) return undefined

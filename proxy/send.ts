@@ -1,12 +1,14 @@
 import type { Credential } from '../credential/issuer.ts'
 import { isDenial } from '../policy/denial.ts'
 import { allowsTool } from '../policy/decide.ts'
+import { takesTrailers } from './agent-side.ts'
 import type { Arrival } from './arrival.ts'
 import type { AuditEntry } from './audit-entry.ts'
 import { denialOfCut } from './denial.ts'
 import type { Described } from './describe.ts'
 import type { Cut, Exchange } from './exchange.ts'
 import { forward, type ForwardOutcome } from './forward.ts'
+import { isGrpc } from './grpc.ts'
 import { inboundResponseHeaders, outboundHeaders, outboundQuery } from './headers.ts'
 import { createMcpResponseFilter } from './mcp/response-filter.ts'
 import type { ResponseFilter } from './response-filter.ts'
@@ -52,13 +54,14 @@ export async function send(arrival: Arrival, admitted: Admitted): Promise<Forwar
     stripAcceptEncoding: upstream.facts.kind === 'mcp',
     upgrade: arrival.upgrade !== undefined,
   })
+  // A field of each connection: gRPC servers refuse a call that does not have it.
+  if (upstream.config.protocol === 'http2' && takesTrailers(req)) headers.push('te', 'trailers')
   const responseHeaders = (raw: readonly string[] | readonly Buffer[]): string[] =>
     inboundResponseHeaders(raw, { allowSetCookie: upstream.config.unsafeAllowSetCookie })
   const refusePending = (cut: Cut | undefined, denial: Denial): void =>
     entry.refuseNow(cut ? denialOfCut(cut) : denial)
 
-  const { socket, head } = arrival.upgrade ?? {}
-  if (socket && head) {
+  if (arrival.upgrade) {
     const key = req.headers['sec-websocket-key'] ?? ''
     const { client } = upstream
     return upgrade({
@@ -66,9 +69,7 @@ export async function send(arrival: Arrival, admitted: Admitted): Promise<Forwar
       target,
       headers,
       exchange,
-      socket,
-      head,
-      res,
+      ...arrival.upgrade,
       key,
       responseHeaders,
       refusePending,
@@ -85,7 +86,8 @@ export async function send(arrival: Arrival, admitted: Admitted): Promise<Forwar
     filter: responseFilter(admitted),
     hasCredential: upstream.issuer.kind !== 'none',
     refusePending,
-    bodyGapTimeoutMs: snapshot.config.limits.bodyGapTimeout,
+    // A call that streams may be silent for as long as it likes: what ends it is the cut.
+    bodyGapTimeoutMs: isGrpc(req) ? undefined : snapshot.config.limits.bodyGapTimeout,
   })
 }
 

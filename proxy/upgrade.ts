@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
 import { findAnswerProblem, rawFields } from './answer-head.ts'
+import type { AgentRequest } from './arrival.ts'
 import type { Cut, CutHow, Exchange } from './exchange.ts'
 import type { ForwardOutcome } from './forward.ts'
 import { sendPlainAnswer, type PlainAnswer } from './plain-answer.ts'
@@ -13,7 +14,7 @@ import type { UpstreamClient } from './upstream-client.ts'
 import { closeFrame, maskedCloseFrame, WebSocketFrames } from './websocket-frames.ts'
 
 /** Refuses an upgrade that is not one whole WebSocket handshake (RFC 6455 section 4.2.1). */
-export function checkHandshake({ method, headers }: IncomingMessage): Denial | undefined {
+export function checkHandshake({ method, headers }: AgentRequest): Denial | undefined {
   if (method !== 'GET') return wrong('the method is not GET')
   if (headers.upgrade?.toLowerCase() !== 'websocket') return wrong('not to websocket')
   if (headers['sec-websocket-version'] !== '13') return wrong('the version is not 13')

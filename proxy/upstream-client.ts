@@ -1,7 +1,7 @@
-import { lookup } from 'node:dns'
-import { BlockList, isIP, type LookupFunction } from 'node:net'
 import { buildConnector, Pool, type Client, type Dispatcher } from 'undici'
 import type { UpstreamConfig } from '../config/schema.ts'
+import { Http2Dispatcher } from './http2-dispatcher.ts'
+import { guardedLookup, isForbidden, UpstreamAddressError } from './upstream-address.ts'
 import { LinkedClient, type UpstreamLink } from './upstream-link.ts'
 
 /** Connections to one upstream. */
@@ -9,12 +9,6 @@ export interface UpstreamClient {
   readonly dispatcher: Dispatcher
   /** Lets what is in flight end, then closes. */
   close(): Promise<void>
-}
-
-/** An upstream's address is one that this upstream may not have. */
-export class UpstreamAddressError extends Error {
-  override readonly name = 'UpstreamAddressError'
-  readonly code = 'ERR_UPSTREAM_ADDRESS'
 }
 
 interface UpstreamClientOptions {
@@ -27,11 +21,15 @@ interface UpstreamClientOptions {
 export function createUpstreamClient({ config, ca }: UpstreamClientOptions): UpstreamClient {
   const { origin, hostname } = new URL(config.url)
   const guarded = !config.allowPrivateAddresses
-  const literal = hostname.replace(/^\[|\]$/g, '')
-  if (guarded && isIP(literal) !== 0 && isForbidden(literal)) {
+  if (guarded && isForbidden(hostname.replace(/^\[|\]$/g, ''))) {
     throw new UpstreamAddressError(
       `Upstream "${config.name}": Expected a public address, or allowPrivateAddresses: true`,
     )
+  }
+  const lookup = guarded ? { lookup: guardedLookup } : {}
+  if (config.protocol === 'http2') {
+    const dispatcher = new Http2Dispatcher(new URL(origin), { config, ca, ...lookup })
+    return { dispatcher, close: () => dispatcher.close() }
   }
   const options: Client.Options = {
     pipelining: 1,
@@ -47,7 +45,7 @@ export function createUpstreamClient({ config, ca }: UpstreamClientOptions): Ups
     timeout: config.connectTimeout,
     noDelay: true,
     ...(ca !== undefined && { ca }),
-    ...(guarded && { lookup: guardedLookup }),
+    ...lookup,
   })
   const pool = new Pool(origin, {
     ...options,
@@ -75,54 +73,5 @@ function linkedClient(
         callback(...result)
       })
     },
-  })
-}
-
-/** Private, link-local, loopback, metadata, multicast and reserved ranges: where a name must not lead by itself. */
-const forbidden = new BlockList()
-for (const [network, prefix] of [
-  ['0.0.0.0', 8],
-  ['10.0.0.0', 8],
-  ['100.64.0.0', 10],
-  ['127.0.0.0', 8],
-  ['169.254.0.0', 16],
-  ['172.16.0.0', 12],
-  ['192.0.0.0', 24],
-  ['192.168.0.0', 16],
-  ['198.18.0.0', 15],
-  ['224.0.0.0', 3],
-] as const) {
-  forbidden.addSubnet(network, prefix, 'ipv4')
-}
-for (const [network, prefix] of [
-  ['::', 96],
-  // Translation and tunnels: an IPv4 address of any range stands within.
-  ['64:ff9b::', 96],
-  ['64:ff9b:1::', 48],
-  ['2001::', 32],
-  ['2002::', 16],
-  ['fc00::', 7],
-  ['fe80::', 10],
-  ['fec0::', 10],
-  ['ff00::', 8],
-] as const) {
-  forbidden.addSubnet(network, prefix, 'ipv6')
-}
-
-function isForbidden(address: string): boolean {
-  return forbidden.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4')
-}
-
-/** The addresses that are checked here are the ones that are dialled: a resolver cannot change its answer in between. */
-const guardedLookup: LookupFunction = (hostname, options, callback) => {
-  lookup(hostname, { ...options, all: true }, (error, addresses) => {
-    if (error) return callback(error, [])
-    const allowed = addresses.filter(({ address }) => !isForbidden(address))
-    const [first] = allowed
-    if (!first) {
-      return callback(new UpstreamAddressError(`No public address for ${hostname}`), [])
-    }
-    if (options.all === true) return callback(null, allowed)
-    return callback(null, first.address, first.family)
   })
 }

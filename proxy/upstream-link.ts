@@ -32,8 +32,12 @@ export class LinkUse {
     if (link) link.requests += 1
   }
 
-  /** Whether the error says that a connection which was used before was closed, and nothing came on it since `start()`. */
+  /**
+   * Whether the error says that a connection which was used before was closed, and nothing came on it since `start()`, or
+   * that the upstream did not look at the request (RFC 9113 section 8.7).
+   */
   wasStale(code: string): boolean {
+    if (code === 'ERR_UPSTREAM_REFUSED_STREAM') return true
     const socket = this.#socket
     if (!closedCodes.has(code) || !socket || !this.#isReused) return false
     const slack = socket instanceof TLSSocket ? closeNoticeBytes : 0

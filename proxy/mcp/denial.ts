@@ -1,5 +1,5 @@
-import type { ServerResponse } from 'node:http'
 import type { Denial, DenialCode, McpMessage } from '../../policy/types.ts'
+import type { AgentResponse } from '../arrival.ts'
 import { denialHeaders, denialText, refuse } from '../denial.ts'
 
 /** What a refusal of an MCP message needs besides its reason. */
@@ -15,7 +15,7 @@ export interface McpRefusalContext {
  * JSON-RPC error. Notifications and responses have no answer to put it in: status and body of the `rest` dialect. So
  * has a refused identity, which is 401 whatever was asked.
  */
-export function refuseMcp(res: ServerResponse, denial: Denial, context: McpRefusalContext): void {
+export function refuseMcp(res: AgentResponse, denial: Denial, context: McpRefusalContext): void {
   const { message, decisionId, txn } = context
   const answer = isIdentityCode(denial.code)
     ? undefined

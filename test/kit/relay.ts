@@ -3,6 +3,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { Config } from '../../config/schema.ts'
 import { Exchanges } from '../../proxy/exchanges.ts'
 import { gate } from '../../proxy/gate.ts'
+import { hasBody } from '../../proxy/describe.ts'
 import { forward, type ForwardOutcome } from '../../proxy/forward.ts'
 import { inboundResponseHeaders, outboundHeaders } from '../../proxy/headers.ts'
 import { createListener } from '../../proxy/listener.ts'
@@ -31,6 +32,8 @@ export interface Peer {
 }
 
 export interface Relay extends AsyncDisposable {
+  /** Of the agents' listener. */
+  readonly port: number
   /** Connects an agent and sends this. */
   agent(text: string): Peer
   /** The next connection that the upstream took. */
@@ -46,6 +49,9 @@ export interface RelayOptions {
   readonly filter?: ResponseFilter
   readonly body?: Buffer
   readonly hasCredential?: boolean
+  readonly protocol?: 'http1' | 'http2'
+  /** An upstream of the test's own, in place of the one that it plays byte by byte. */
+  readonly upstreamUrl?: string
   readonly maxConnections?: number
   readonly bodyGapTimeoutMs?: number
   readonly headersTimeoutMs?: number
@@ -73,8 +79,9 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
   const client = createUpstreamClient({
     config: {
       name: 'api',
-      url: upstream.url,
+      url: options.upstreamUrl ?? upstream.url,
       kind: 'rest',
+      protocol: options.protocol ?? 'http1',
       sensitivity: 'internal',
       credential: { none: true },
       allowPrivateAddresses: true,
@@ -108,6 +115,7 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
   const { port } = new URL(await listener.listen('127.0.0.1:0'))
   const peers: Peer[] = []
   return {
+    port: Number(port),
     agent(text) {
       const peer = watch(connect(Number(port), '127.0.0.1'))
       peers.push(peer)
@@ -171,14 +179,12 @@ function relay(
   }
   if (upgraded) {
     const key = req.headers['sec-websocket-key'] ?? ''
-    return upgrade({ ...shared, ...upgraded, res, key })
+    return upgrade({ ...shared, ...upgraded, key })
   }
-  const isEmpty =
-    req.headers['content-length'] === undefined && req.headers['transfer-encoding'] === undefined
   return forward(req, res, {
     ...shared,
     method: req.method ?? '',
-    body: options.body ?? (isEmpty ? 'none' : 'stream'),
+    body: options.body ?? (hasBody(req) ? 'stream' : 'none'),
     filter: options.filter,
     hasCredential: options.hasCredential ?? false,
     bodyGapTimeoutMs: options.bodyGapTimeoutMs ?? 10_000,

@@ -4,6 +4,7 @@ import { connect, Socket } from 'node:net'
 import * as fc from 'fast-check'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Config } from '../../config/schema.ts'
+import type { Http1Arrival } from '../../proxy/arrival.ts'
 import { gate } from '../../proxy/gate.ts'
 import { systemClock } from '../../proxy/system-clock.ts'
 import { createListener, type Listener } from '../../proxy/listener.ts'
@@ -97,7 +98,8 @@ async function start(): Promise<{ readonly port: number; readonly seen: readonly
     limits,
     clock: systemClock,
     log: { warn: () => undefined, error: () => {} },
-    handle: async ({ req, res }) => {
+    handle: async (arrival) => {
+      const { req, res } = arrival as Http1Arrival
       seen.push(req.url ?? '')
       const denial = gate(req)
       if (denial) res.writeHead(400, { connection: 'close' }).end(denial.detail)

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Config } from '../../config/schema.ts'
-import type { Arrival } from '../../proxy/arrival.ts'
+import type { Http1Arrival } from '../../proxy/arrival.ts'
 import { gate } from '../../proxy/gate.ts'
 import { ListenError } from '../../proxy/listen-on.ts'
 import { systemClock } from '../../proxy/system-clock.ts'
@@ -34,7 +34,7 @@ afterEach(async () => {
 })
 
 async function start(
-  handle?: (arrival: Arrival) => Promise<void>,
+  handle?: (arrival: Http1Arrival) => Promise<void>,
   { isOverloaded }: { readonly isOverloaded?: () => boolean } = {},
 ): Promise<Bench> {
   const faults: Readonly<Record<string, unknown>>[] = []
@@ -46,7 +46,7 @@ async function start(
     ...(isOverloaded && { isOverloaded }),
     handle: async (arrival) => {
       seen.push(arrival.req.url ?? '')
-      await (handle ?? answer)(arrival)
+      await (handle ?? answer)(arrival as Http1Arrival)
     },
   })
   benches.push(listener)
@@ -54,7 +54,7 @@ async function start(
   return { listener, port: Number(url.port), faults, seen }
 }
 
-async function answer({ req, res }: Arrival): Promise<void> {
+async function answer({ req, res }: Http1Arrival): Promise<void> {
   const denial = gate(req)
   if (denial) res.writeHead(400, { connection: 'close' }).end(denial.detail)
   else res.writeHead(200).end(`ok ${req.url}`)

@@ -101,6 +101,7 @@ function open(more: Pick<UpstreamConfig, 'url'> & Partial<UpstreamConfig>) {
     config: {
       name: 'api',
       kind: 'rest',
+      protocol: 'http1',
       sensitivity: 'internal',
       credential: { none: true },
       allowPrivateAddresses: false,
