@@ -13,6 +13,8 @@ export interface OutboundHeaderOptions {
   readonly stripAcceptEncoding: boolean
   /** A WebSocket handshake: keeps `Sec-WebSocket-*`. undici writes `Connection` and `Upgrade`, and throws on ours. */
   readonly upgrade?: boolean
+  /** Says to an HTTP/2 upstream that trailers are read: gRPC servers refuse a call that does not (`TE` itself is hop-by-hop). */
+  readonly trailers?: boolean
 }
 
 /**
@@ -23,7 +25,7 @@ export function outboundHeaders(
   rawHeaders: readonly string[],
   options: OutboundHeaderOptions,
 ): string[] {
-  const { host, slots, injected, stripAcceptEncoding, upgrade = false } = options
+  const { host, slots, injected, stripAcceptEncoding, upgrade = false, trailers = false } = options
   const taken = new Set([...slots, ...injected.map(([name]) => name)].map(foldName))
   for (const option of connectionOptions(rawHeaders)) taken.add(option)
   taken.delete('content-length')
@@ -43,6 +45,7 @@ export function outboundHeaders(
     out.push(name, value)
   }
   if (stripAcceptEncoding) out.push('accept-encoding', 'identity')
+  if (trailers) out.push('te', 'trailers')
   out.push('via', via)
   for (const [name, value] of injected) out.push(name, value)
   return out

@@ -53,9 +53,8 @@ export async function send(arrival: Arrival, admitted: Admitted): Promise<Forwar
     // An encoded answer cannot be looked into (tools/list) nor ended with a final message.
     stripAcceptEncoding: upstream.facts.kind === 'mcp',
     upgrade: arrival.upgrade !== undefined,
+    trailers: upstream.config.protocol === 'http2' && takesTrailers(req),
   })
-  // A field of each connection: gRPC servers refuse a call that does not have it.
-  if (upstream.config.protocol === 'http2' && takesTrailers(req)) headers.push('te', 'trailers')
   const responseHeaders = (raw: readonly string[] | readonly Buffer[]): string[] =>
     inboundResponseHeaders(raw, { allowSetCookie: upstream.config.unsafeAllowSetCookie })
   const refusePending = (cut: Cut | undefined, denial: Denial): void =>

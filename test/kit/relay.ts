@@ -3,6 +3,7 @@ import { connect, createServer, type Server, type Socket } from 'node:net'
 import type { Config } from '../../config/schema.ts'
 import { Exchanges } from '../../proxy/exchanges.ts'
 import { gate } from '../../proxy/gate.ts'
+import { takesTrailers } from '../../proxy/agent-side.ts'
 import { hasBody } from '../../proxy/describe.ts'
 import { forward, type ForwardOutcome } from '../../proxy/forward.ts'
 import { inboundResponseHeaders, outboundHeaders } from '../../proxy/headers.ts'
@@ -61,7 +62,7 @@ export interface RelayOptions {
   readonly before?: () => Promise<void>
 }
 
-const limits: Config['limits'] = {
+export const limits: Config['limits'] = {
   maxHeadBytes: 16_384,
   headTimeout: 10_000,
   bodyGapTimeout: 10_000,
@@ -162,6 +163,7 @@ function relay(
     injected: [],
     stripAcceptEncoding: false,
     upgrade: upgraded !== undefined,
+    trailers: options.protocol === 'http2' && takesTrailers(req),
   })
   const shared = {
     client,
