@@ -27,7 +27,6 @@ export class Http2Call implements Dispatcher.DispatchController {
   readonly #options: Http2CallOptions
   readonly #aborter = new AbortController()
   #stream: ClientHttp2Stream | undefined
-  #linkError: () => Error | undefined = () => undefined
   #failure: Error | undefined
   #timer: NodeJS.Timeout | undefined
   #isEnded = false
@@ -71,10 +70,9 @@ export class Http2Call implements Dispatcher.DispatchController {
     return !this.aborted
   }
 
-  send(session: ClientHttp2Session, linkError: () => Error | undefined): ClientHttp2Stream {
+  send(session: ClientHttp2Session): ClientHttp2Stream {
     const { body } = this.#request
     const hasBody = body !== null && body !== undefined
-    this.#linkError = linkError
     const stream = session.request(this.#head(), {
       endStream: !hasBody,
       signal: this.#aborter.signal,
@@ -86,7 +84,9 @@ export class Http2Call implements Dispatcher.DispatchController {
     stream.on('trailers', (_, _flags, raw) => {
       this.rawTrailers = [...raw]
     })
-    stream.on('error', () => undefined)
+    stream.on('error', (error) => {
+      this.#failure ??= linkErrorOf(error)
+    })
     stream.on('finish', () => this.#awaitHead())
     stream.on('close', () => this.#closed())
     stream.on('end', () => {
@@ -174,13 +174,18 @@ export class Http2Call implements Dispatcher.DispatchController {
     return (
       this.reason ??
       this.#failure ??
-      this.#linkError() ??
       new UpstreamStreamError(
         isRefused ? 'ERR_UPSTREAM_REFUSED_STREAM' : 'ERR_UPSTREAM_STREAM',
         code,
       )
     )
   }
+}
+
+/** What happened to the connection, when it is that which ended the stream. */
+function linkErrorOf(error: Error & { code?: string }): Error | undefined {
+  if (error.cause instanceof Error) return error.cause
+  return error.code?.startsWith('ERR_HTTP2_') === true ? undefined : error
 }
 
 /** Whether the answer ended with its head: then nothing is waited for, and gRPC finds its status where it looks for it. */

@@ -34,8 +34,6 @@ interface Link {
   /** A stream began since the last look. */
   isUsed: boolean
   isAsked: boolean
-  /** Why the connection could not be made or was lost. */
-  error: Error | undefined
 }
 
 /**
@@ -64,9 +62,9 @@ export class Http2Dispatcher extends Dispatcher {
     })
     if (!call.begin()) return true
     const link = this.#pick()
+    const stream = call.send(link.session)
     link.streams += 1
     link.isUsed = true
-    const stream = call.send(link.session, () => link.error)
     stream.once('close', () => {
       link.streams -= 1
     })
@@ -104,13 +102,12 @@ export class Http2Dispatcher extends Dispatcher {
       maxDeflateDynamicTableSize: 0,
     }
     const session = connect(this.#origin, options)
-    const link: Link = { session, streams: 0, isUsed: true, isAsked: false, error: undefined }
+    const link: Link = { session, streams: 0, isUsed: true, isAsked: false }
     const check = setInterval(() => checkLink(link), checkMs)
     check.unref()
     this.#links.add(link)
-    session.on('error', (error) => {
-      link.error ??= error
-    })
+    // Each stream that it ends is told by itself.
+    session.on('error', () => undefined)
     session.on('close', () => {
       clearInterval(check)
       this.#links.delete(link)

@@ -1,0 +1,171 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { afterEach, describe, expect, test } from 'vitest'
+import type { AgentResponse } from '../../proxy/arrival.ts'
+import { createListener, type Listener } from '../../proxy/listener.ts'
+import {
+  codeOf,
+  errorCode,
+  flag,
+  frame,
+  frameType,
+  headersFrame,
+  openFrames,
+  preface,
+  type Field,
+} from '../kit/http2-frames.ts'
+import { limits, until, watch } from '../kit/relay.ts'
+
+const get: readonly Field[] = [
+  [':method', 'GET'],
+  [':scheme', 'http'],
+  [':authority', 'agent'],
+  [':path', '/a'],
+]
+
+interface Bench {
+  readonly listener: Listener
+  readonly port: number
+  readonly faults: Readonly<Record<string, unknown>>[]
+  /** What was asked and is not answered. */
+  readonly waiting: AgentResponse[]
+}
+
+const listeners: Listener[] = []
+afterEach(async () => {
+  for (const listener of listeners.splice(0)) await listener[Symbol.asyncDispose]()
+})
+
+/** A listener that answers when the test says so. */
+async function start({ headTimeout = 10_000, fails = false } = {}): Promise<Bench> {
+  const faults: Readonly<Record<string, unknown>>[] = []
+  const waiting: AgentResponse[] = []
+  const listener = createListener({
+    limits: { ...limits, headTimeout },
+    log: { error: (fields) => void faults.push(fields) },
+    handle: async ({ res }) => {
+      if (fails) throw new Error('unforeseen')
+      waiting.push(res)
+    },
+  })
+  listeners.push(listener)
+  const url = new URL(await listener.listen('127.0.0.1:0'))
+  return { listener, port: Number(url.port), faults, waiting }
+}
+
+describe('createListener() with HTTP/2', () => {
+  test('knows the preface in whatever pieces it comes', async () => {
+    const { port, waiting } = await start()
+    const agent = openFrames(port, { hello: false })
+    agent.socket.setNoDelay()
+    for (const byte of preface) {
+      agent.send(Buffer.of(byte))
+      await new Promise((resolve) => setImmediate(resolve))
+    }
+    agent.send(frame('settings'), headersFrame(1, get))
+    await until(() => waiting.length === 1)
+    waiting[0]?.writeHead(200, [])
+    waiting[0]?.end('ok')
+    await agent.frame((one) => one.type === frameType.data && one.payload.includes('ok'))
+    agent.socket.destroy()
+  })
+
+  test.each([
+    ['in pieces', ['P', 'O', 'ST /a HTTP/1.1\r\nHost: a\r\n', 'Content-Length: 0\r\n\r\n']],
+    ['with a method like the preface', ['PRO', 'PFIND /a HTTP/1.1\r\nHost: a\r\n\r\n']],
+    ['at once', ['GET /a HTTP/1.1\r\nHost: a\r\n\r\n']],
+  ])('takes an HTTP/1 request that comes %s for one', async (_, pieces) => {
+    const { port, waiting } = await start()
+    const agent = watch(connect(port, '127.0.0.1'))
+    agent.socket.setNoDelay()
+    for (const piece of pieces) {
+      agent.socket.write(piece)
+      await new Promise((resolve) => setTimeout(resolve, 20))
+    }
+    await until(() => waiting.length === 1)
+    waiting[0]?.writeHead(200, ['content-length', '2'])
+    waiting[0]?.end('ok')
+    await agent.has('\r\n\r\nok')
+    agent.socket.destroy()
+  })
+
+  test('answers 400 to a preface of another version', async () => {
+    const { port, waiting } = await start()
+    const agent = watch(connect(port, '127.0.0.1'))
+    agent.socket.write('PRI * HTTP/3.0\r\n\r\nSM\r\n\r\n')
+    expect(await agent.has('"code":"request-refused"')).toMatch(/^HTTP\/1\.1 400 /)
+    expect(waiting).toEqual([])
+  })
+
+  test.each([
+    ['says nothing', ''],
+    ['stops within the preface', 'PRI * HT'],
+  ])('answers 408 to a connection that %s', async (_, said) => {
+    const { port } = await start({ headTimeout: 200 })
+    const agent = watch(connect(port, '127.0.0.1'))
+    agent.socket.write(said)
+    expect(await agent.has('"code":"request-refused"')).toMatch(/^HTTP\/1\.1 408 /)
+    await agent.ended
+  })
+
+  test('closes a connection that says no more than the preface', async () => {
+    const { port } = await start({ headTimeout: 200 })
+    const agent = openFrames(port, { hello: false })
+    agent.send(preface)
+    await agent.frame((one) => one.type === frameType.goaway)
+    await agent.ended
+  })
+
+  test('resets the stream of a request that ends in a fault, and logs its code', async () => {
+    const { port, faults } = await start({ fails: true })
+    const agent = openFrames(port)
+    agent.send(headersFrame(1, get))
+    const rst = await agent.frame((one) => one.type === frameType.rstStream)
+    expect(codeOf(rst)).toBe(errorCode.internal)
+    expect(faults).toEqual([{ code: 'ERR_UNKNOWN' }])
+    agent.socket.destroy()
+  })
+
+  test('closeIdle() says goodbye to connections without a stream, and leaves one in flight', async () => {
+    const { listener, port, waiting } = await start()
+    const busy = openFrames(port)
+    busy.send(headersFrame(1, get))
+    const idle = openFrames(port)
+    await idle.frame((one) => one.type === frameType.settings && (one.flags & flag.ack) !== 0)
+    await until(() => waiting.length === 1)
+    listener.closeIdle()
+    const goodbye = await idle.frame((one) => one.type === frameType.goaway)
+    expect(codeOf(goodbye)).toBe(errorCode.none)
+    await idle.ended
+    waiting[0]?.writeHead(200, [])
+    waiting[0]?.end('ok')
+    await busy.frame((one) => one.type === frameType.data && one.payload.includes('ok'))
+    expect(busy.frames.some((one) => one.type === frameType.goaway)).toBe(false)
+    busy.socket.destroy()
+  })
+
+  test('close() says goodbye, lets what is in flight end, and takes nothing new', async () => {
+    const { listener, port, waiting } = await start()
+    const agent = openFrames(port)
+    agent.send(headersFrame(1, get))
+    await until(() => waiting.length === 1)
+    listener.close()
+    await agent.frame((one) => one.type === frameType.goaway)
+    agent.send(headersFrame(3, get))
+    waiting[0]?.writeHead(200, [])
+    waiting[0]?.end('ok')
+    await agent.frame((one) => one.type === frameType.data && one.payload.includes('ok'))
+    await agent.ended
+    expect(waiting).toHaveLength(1)
+  })
+
+  test('disposal ends connections with streams in flight', async () => {
+    const { listener, port, waiting } = await start()
+    const agent = openFrames(port)
+    agent.send(headersFrame(1, get))
+    await until(() => waiting.length === 1)
+    const closed = once(agent.socket, 'close')
+    await listener[Symbol.asyncDispose]()
+    await closed
+  })
+})
