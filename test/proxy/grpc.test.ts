@@ -2,6 +2,7 @@ import { constants } from 'node:http2'
 import { describe, expect, test } from 'vitest'
 import { deny } from '../../policy/denial.ts'
 import { denialText } from '../../proxy/denial.ts'
+import { systemClock } from '../../proxy/system-clock.ts'
 import { createListener } from '../../proxy/listener.ts'
 import { refuseArrival } from '../../proxy/refuse-arrival.ts'
 import {
@@ -241,7 +242,8 @@ describe('a gRPC call that is refused', () => {
     const context = { decisionId: 'd1', txn: undefined, message: undefined }
     await using listener = createListener({
       limits,
-      log: { error: () => undefined },
+      clock: systemClock,
+      log: { warn: () => undefined, error: () => undefined },
       handle: async (arrival) => void refuseArrival(arrival, denial, context),
     })
     await using agent = openAgent(Number(new URL(await listener.listen('127.0.0.1:0')).port))

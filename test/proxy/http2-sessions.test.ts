@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { AgentResponse } from '../../proxy/arrival.ts'
+import { systemClock } from '../../proxy/system-clock.ts'
 import { createListener, type Listener } from '../../proxy/listener.ts'
 import {
   codeOf,
@@ -42,7 +43,8 @@ async function start({ headTimeout = 10_000, fails = false } = {}): Promise<Benc
   const waiting: AgentResponse[] = []
   const listener = createListener({
     limits: { ...limits, headTimeout },
-    log: { error: (fields) => void faults.push(fields) },
+    clock: systemClock,
+    log: { warn: () => undefined, error: (fields) => void faults.push(fields) },
     handle: async ({ res }) => {
       if (fails) throw new Error('unforeseen')
       waiting.push(res)
