@@ -1,23 +1,32 @@
-import { createHash } from 'node:crypto'
-import {
-  preparsePolicySet,
-  preparseSchema,
-  statefulIsAuthorized,
-  type AuthorizationAnswer,
-} from '@cedar-policy/cedar-wasm/nodejs'
+import type { AuthorizationAnswer } from '@cedar-policy/cedar-wasm/nodejs'
+import { CedarInstance, type CedarImage } from './cedar-instance.ts'
 import type { CedarRequest } from './cedar-request.ts'
 import { DecisionMemo } from './decision-memo.ts'
+import { PolicySlices, type CompiledPolicy, type PolicySlice } from './policy-slices.ts'
+import { project } from './project.ts'
 
 export interface PolicyEngine extends Disposable {
   /** Sorted. */
   readonly policyIds: readonly string[]
   /** SHA-256 of schema and policies, hex. Does not depend on where the files lie, nor on their order. */
   readonly policySetSha: string
-  /** False for good once Cedar has thrown too often, here or in another engine: all is denied until a restart. */
+  /** False when it is closed, or when Cedar cannot be started: all is denied. */
   readonly healthy: boolean
-  /** What this engine answered in the current second. Goes with the engine: other policies, other answers. */
+  /** Goes with the engine: other policies, other answers. */
   readonly memo: DecisionMemo
-  /** Never throws. Denies when anything went wrong: Cedar alone would skip a forbid that fails. */
+  /** What happens in it, for whoever watches. */
+  readonly observer: EngineObserver
+  /** The policies that can have a say in the request. */
+  sliceOf(request: CedarRequest): PolicySlice
+  /**
+   * Asks a slice, which must be the one of the request, and shows it only what it can see. Answers as `authorize()` does
+   * for any request of the schema, and does not check that it is one. Never throws.
+   */
+  authorizeSlice(slice: PolicySlice, request: CedarRequest): CedarDecision
+  /**
+   * Asks all policies, with the whole request, checked against the schema: the plain way. Never throws. Denies when
+   * anything went wrong: Cedar alone would skip a forbid that fails.
+   */
   authorize(request: CedarRequest): CedarDecision
 }
 
@@ -31,77 +40,156 @@ export interface CedarDecision {
   readonly reason?: string
 }
 
-/** A policy that has been validated. */
-export interface CompiledPolicy {
-  readonly id: string
-  readonly text: string
-  readonly reason?: string
+/** Told in the middle of a decision: it must be quick, and must not throw. */
+export interface EngineObserver {
+  /** By the memory of an earlier answer, or by Cedar. */
+  answered(by: 'memo' | 'engine'): void
+  /** A decision was made again in the plain way. Different: the engine has since stopped to take short cuts. */
+  selfChecked(result: 'same' | 'different'): void
+  /** The Cedar instance was worn out or broken, and another took its place. */
+  replaced(): void
 }
 
-/** Loads validated policies into Cedar. Undefined when Cedar refuses them after all. */
+/** Everything that an engine is made of. Plain data: it crosses threads. */
+export interface PolicySet {
+  readonly policies: readonly CompiledPolicy[]
+  readonly policySetSha: string
+  /** Of an instance that holds the schema and all policies. */
+  readonly image: CedarImage
+}
+
+/** What `PolicySet.image` holds, by its names in Cedar. */
+export const imageNames = { policies: 'all', schema: 'schema' } as const
+
+interface EngineOptions {
+  readonly observer?: EngineObserver
+}
+
+/** An engine that decides by these policies. */
 export function createEngine(
-  policies: readonly CompiledPolicy[],
-  schema: string,
-): PolicyEngine | undefined {
-  const name = `chaperone-${(engines += 1)}`
-  const staticPolicies = Object.fromEntries(policies.map(({ id, text }) => [id, text]))
-  if (callCedar(() => preparseSchema(name, schema))?.type !== 'success') return undefined
-  if (callCedar(() => preparsePolicySet(name, { staticPolicies }))?.type !== 'success') {
-    release(name)
-    return undefined
-  }
+  set: PolicySet,
+  { observer = nobody }: EngineOptions = {},
+): PolicyEngine {
+  const { policies, policySetSha, image } = set
   const reasons = new Map(policies.map(({ id, reason }) => [id, reason]))
-  let closed = false
+  const slices = new PolicySlices(policies)
+  const cedar = new ReplaceableCedar(image, observer)
+  const read = (answer: AuthorizationAnswer | undefined): CedarDecision =>
+    answer ? readAnswer(answer, reasons) : failed('(engine)')
   return {
     policyIds: policies.map(({ id }) => id).toSorted(),
-    policySetSha: shaOf(policies, schema),
+    policySetSha,
     memo: new DecisionMemo(),
+    observer,
     get healthy() {
-      return !closed && isHealthy()
+      return cedar.isAlive
     },
-    authorize(request) {
-      // A sick engine is not asked: its answers are no longer worth anything.
-      if (closed || !isHealthy()) return failed('(engine)')
-      const answer = callCedar(() =>
-        statefulIsAuthorized({
-          ...request,
-          preparsedPolicySetId: name,
-          preparsedSchemaName: name,
-          validateRequest: true,
-        }),
-      )
-      return answer ? read(answer, reasons) : failed('(engine)')
-    },
-    [Symbol.dispose]() {
-      if (!closed) release(name)
-      closed = true
-    },
+    sliceOf: (request) => slices.of(request),
+    authorizeSlice: (slice, request) =>
+      read(cedar.ask(project(request, slice.observations), slice)),
+    authorize: (request) => read(cedar.ask(request)),
+    [Symbol.dispose]: () => cedar.close(),
   }
 }
 
-/** Calls Cedar. Undefined when it threw: counted, since each throw leaks some of the one stack in the process. */
-export function callCedar<T>(call: () => T): T | undefined {
-  if (!isHealthy()) return undefined
+const nobody: EngineObserver = { answered() {}, selfChecked() {}, replaced() {} }
+
+/** A slice of more is not loaded by itself: that would hold up other requests for longer than asking all policies does. */
+const maxSlicePolicies = 250
+/** Slices loaded at once. The next takes the place of the oldest. */
+const maxSlots = 64
+
+/** An instance of Cedar, and another in its place when it is spent: the image makes it in a few milliseconds. */
+class ReplaceableCedar {
+  #image: CedarImage | undefined
+  #instance: CedarInstance | undefined
+  /** Which slice each slot of the instance holds. */
+  #loaded: PolicySlice[] = []
+  #slots = new Map<PolicySlice, number>()
+  #nextSlot = 0
+  readonly #observer: EngineObserver
+
+  constructor(image: CedarImage, observer: EngineObserver) {
+    this.#image = image
+    this.#observer = observer
+    this.#instance = start(image)
+  }
+
+  get isAlive(): boolean {
+    return this.#live() !== undefined
+  }
+
+  /** Without a slice: all policies and the schema. What breaks one instance is tried once with another. */
+  ask(request: CedarRequest, slice?: PolicySlice): AuthorizationAnswer | undefined {
+    if (slice?.policies.length === 0) return noPolicies
+    const answer = this.#askOnce(request, slice)
+    return answer ?? (this.#instance?.isSpent === true ? this.#askOnce(request, slice) : undefined)
+  }
+
+  close(): void {
+    this.#image = undefined
+    this.#instance = undefined
+    this.#slots.clear()
+  }
+
+  #askOnce(request: CedarRequest, slice: PolicySlice | undefined): AuthorizationAnswer | undefined {
+    const instance = this.#live()
+    if (!instance) return undefined
+    const policies = slice ? this.#load(instance, slice) : imageNames.policies
+    if (policies === undefined) return undefined
+    const checked = slice ? {} : { preparsedSchemaName: imageNames.schema, validateRequest: true }
+    return instance.call((cedar) =>
+      cedar.statefulIsAuthorized({ ...request, ...checked, preparsedPolicySetId: policies }),
+    )
+  }
+
+  #live(): CedarInstance | undefined {
+    if (!this.#image || this.#instance?.isSpent === false) return this.#instance
+    this.#instance = start(this.#image)
+    this.#slots.clear()
+    this.#loaded = []
+    this.#observer.replaced()
+    return this.#instance
+  }
+
+  /** The name in Cedar of the policies that answer for the slice. */
+  #load(instance: CedarInstance, slice: PolicySlice): string | undefined {
+    const { policies } = slice
+    // The others are not about this request: asked too, they stay silent.
+    if (policies.length > maxSlicePolicies) return imageNames.policies
+    const known = this.#slots.get(slice)
+    if (known !== undefined) return `slice-${known}`
+    const slot = this.#nextSlot
+    const staticPolicies = Object.fromEntries(policies.map(({ id, text }) => [id, text]))
+    const answer = instance.call((cedar) =>
+      cedar.preparsePolicySet(`slice-${slot}`, { staticPolicies }),
+    )
+    if (answer?.type !== 'success') return undefined
+    // A name that is used again frees what it held.
+    const previous = this.#loaded[slot]
+    if (previous) this.#slots.delete(previous)
+    this.#loaded[slot] = slice
+    this.#slots.set(slice, slot)
+    this.#nextSlot = (slot + 1) % maxSlots
+    return `slice-${slot}`
+  }
+}
+
+function start(image: CedarImage): CedarInstance | undefined {
   try {
-    return call()
-  } catch (error) {
-    // A trap leaves the instance broken for good; anything else costs it a little.
-    throws += error instanceof Error && error.name === 'RuntimeError' ? maxThrows : 1
+    return new CedarInstance(image)
+  } catch {
     return undefined
   }
 }
 
-/** An instance dies of about 1100 throws, of 290 when they are stack overflows. */
-const maxThrows = 250
-
-let throws = 0
-let engines = 0
-
-function isHealthy(): boolean {
-  return throws < maxThrows
+const noPolicies: AuthorizationAnswer = {
+  type: 'success',
+  response: { decision: 'deny', diagnostics: { reason: [], errors: [] } },
+  warnings: [],
 }
 
-function read(
+function readAnswer(
   answer: AuthorizationAnswer,
   reasons: ReadonlyMap<string, string | undefined>,
 ): CedarDecision {
@@ -122,19 +210,4 @@ function read(
 
 function failed(what: '(engine)' | '(request)'): CedarDecision {
   return { decision: 'deny', policyIds: [], errors: [what] }
-}
-
-/** Cedar forgets nothing by itself, but a name that is used again frees what it held. */
-function release(name: string): void {
-  callCedar(() => preparsePolicySet(name, {}))
-  callCedar(() => preparseSchema(name, ''))
-}
-
-function shaOf(policies: readonly CompiledPolicy[], schema: string): string {
-  const digests = policies.map(({ id, text }) => sha256(`${id}\n${text}`)).toSorted()
-  return sha256([sha256(schema), ...digests].join('\n'))
-}
-
-function sha256(text: string): string {
-  return createHash('sha256').update(text).digest('hex')
 }

@@ -5,9 +5,22 @@ import type {
   TypeAndId,
 } from '@cedar-policy/cedar-wasm/nodejs'
 import {
+  actionOf,
+  argumentsUid,
+  contextOfQuestion,
+  findUnfitName,
+  integersUid,
+  isCall,
+  isRead,
+  readQuestion,
+  reference,
+  uid,
+  type Question,
+  type QuestionInput,
+} from './question.ts'
+import {
   sensitivities,
   type Agent,
-  type ArgumentValue,
   type GrantChain,
   type Operation,
   type Sensitivity,
@@ -23,16 +36,14 @@ export interface CedarRequest {
   readonly entities: EntityJson[]
 }
 
-export interface CedarRequestInput {
+/** Who asks for what task, and where: what stays the same from one request of a task to the next. */
+export interface Subject {
   readonly agent: Agent
   readonly chain: GrantChain
-  readonly operation: Operation
   readonly upstream: Upstream
-  /** Epoch milliseconds. */
-  readonly nowMs: number
-  /** Asks whether a list may show the tool, before any arguments are known. Default false. */
-  readonly listing?: boolean
 }
+
+export interface CedarRequestInput extends Subject, QuestionInput {}
 
 export type BuildCedarRequestResult =
   | { readonly ok: true; readonly request: CedarRequest }
@@ -44,66 +55,15 @@ export type BuildCedarRequestResult =
  * refused, never cut short: padding must not push an argument out of a policy's sight.
  */
 export function buildCedarRequest(input: CedarRequestInput): BuildCedarRequestResult {
-  const reason = findUnfit(input)
+  const read = readQuestion(input)
+  if (!read.ok) return read
+  const reason = findUnfitSubject(input)
   if (reason !== undefined) return { ok: false, reason }
-  const { operation } = input
-  if (operation.kind !== 'mcp' || operation.message.type !== 'tools/call') {
-    return { ok: true, request: assemble(input, { context: {}, entities: [] }) }
-  }
-  const { tool, args } = operation.message
-  const encoded = encodeArguments(args)
-  if (!encoded.ok) return encoded
-  const { texts, integers } = encoded
-  const more: Assembly = {
-    context: {
-      tool,
-      args: reference(argumentsUid),
-      integers: reference(integersUid),
-      listing: input.listing ?? false,
-    },
-    entities: [
-      { uid: argumentsUid, attrs: {}, parents: [], tags: texts },
-      { uid: integersUid, attrs: {}, parents: [], tags: integers },
-    ],
-  }
-  return { ok: true, request: assemble(input, more) }
+  return { ok: true, request: assembleRequest(input, read.question) }
 }
 
-/** The rank of a data class: 0 public to 3 restricted. */
-export function rank(sensitivity: Sensitivity): number {
-  return sensitivities.indexOf(sensitivity)
-}
-
-/** Whether what is asked only looks. A tool call may do anything; what an agent answers a server leaves the agent. */
-export function isRead(operation: Operation): boolean {
-  if (operation.kind === 'http') return readMethods.has(operation.method)
-  if (operation.kind === 'websocket') return false
-  const { type } = operation.message
-  return type === 'request' || type === 'notification'
-}
-
-const readMethods: ReadonlySet<string> = new Set(['GET', 'HEAD', 'OPTIONS'])
-
-/** The cost of a decision grows with what enters Cedar. A request beyond these is refused. */
-const maxNameLength = 2048
-const maxPathLength = 16 * 1024
-const maxAgentGroups = 32
-const maxArguments = 512
-const maxArgumentsLength = 512 * 1024
-/** ECMA-262 section 21.4.1.1: no date lies beyond. Cedar's datetime holds more. */
-const maxTimeMs = 8.64e15
-
-const argumentsUid = uid('Arguments', 'args')
-const integersUid = uid('Integers', 'integers')
-
-/** Every attribute and id that an agent, an approver or an operator chose, by what it is called in the reason. */
-function findUnfit({
-  agent,
-  chain,
-  operation,
-  upstream,
-  nowMs,
-}: CedarRequestInput): string | undefined {
+/** Why the subject cannot be shown to policy; undefined when it can. */
+export function findUnfitSubject({ agent, chain, upstream }: Subject): string | undefined {
   const { leaf, links } = chain
   const names: readonly (readonly [string, string])[] = [
     ['agent', agent.id],
@@ -113,66 +73,19 @@ function findUnfit({
     ['on-behalf-of subject', leaf.onBehalfOf?.sub ?? ''],
     ['upstream', upstream.name],
     ['upstream', upstream.origin],
-    ['method', operation.method],
     ...links.map((link) => ['approver', link.approver] as const),
-    ...messageNames(operation),
   ]
-  const unfit = names.find(([, text]) => !isFit(text, maxNameLength))
-  if (unfit) return `the ${unfit[0]} is too long or not plain Unicode text`
-  if (!isFit(operation.path, maxPathLength)) return 'the path is too long or not plain Unicode text'
-  if (agentGroups(agent).length > maxAgentGroups) return 'the agent id has too many segments'
-  return Math.abs(nowMs) <= maxTimeMs ? undefined : 'the time is not one'
+  const unfit = findUnfitName(names)
+  if (unfit !== undefined) return unfit
+  return agentGroups(agent).length > maxAgentGroups
+    ? 'the agent id has too many segments'
+    : undefined
 }
 
-function messageNames(operation: Operation): readonly (readonly [string, string])[] {
-  if (operation.kind !== 'mcp') return []
-  const { message } = operation
-  if (message.type === 'tools/call') return [['tool', message.tool]]
-  return message.type === 'response' ? [] : [['MCP method', message.method]]
-}
-
-/** A lone surrogate makes the engine throw. Two spellings of one text would be two names to Cedar, hence NFC alone. */
-function isFit(text: string, maxLength: number): boolean {
-  return text.length <= maxLength && text.isWellFormed() && text.normalize('NFC') === text
-}
-
-type EncodedArguments =
-  | {
-      readonly ok: true
-      readonly texts: Record<string, string>
-      readonly integers: Record<string, number>
-    }
-  | { readonly ok: false; readonly reason: string }
-
-function encodeArguments(args: ReadonlyMap<string, ArgumentValue>): EncodedArguments {
-  if (args.size > maxArguments) return { ok: false, reason: 'there are too many arguments' }
-  const texts = new Map<string, string>()
-  const integers = new Map<string, number>()
-  let length = 0
-  for (const [rawName, value] of args) {
-    const rawText = String(value)
-    length += rawName.length + rawText.length
-    if (length > maxArgumentsLength) return { ok: false, reason: 'the arguments are too long' }
-    if (!rawName.isWellFormed() || !rawText.isWellFormed()) {
-      return { ok: false, reason: 'an argument is not Unicode text' }
-    }
-    const name = rawName.normalize('NFC')
-    if (texts.has(name)) return { ok: false, reason: 'two arguments have one name' }
-    texts.set(name, rawText.normalize('NFC'))
-    // Beyond 2^53 the number that the upstream reads is not the one that was judged.
-    if (typeof value === 'number' && Number.isSafeInteger(value)) integers.set(name, value)
-  }
-  // fromEntries() defines own members, `__proto__` among them: an argument must not vanish by its name.
-  return { ok: true, texts: Object.fromEntries(texts), integers: Object.fromEntries(integers) }
-}
-
-interface Assembly {
-  readonly context: Context
-  readonly entities: readonly EntityJson[]
-}
-
-function assemble(input: CedarRequestInput, more: Assembly): CedarRequest {
-  const { agent, chain, operation, upstream, nowMs } = input
+/** Both must have been found fit. */
+export function assembleRequest(subject: Subject, question: Question): CedarRequest {
+  const { agent, chain, upstream } = subject
+  const { operation, texts, integers } = question
   const principal = uid('Agent', agent.id)
   const resource = uid('Upstream', upstream.name)
   const task = uid('Task', chain.leaf.txn)
@@ -186,34 +99,37 @@ function assemble(input: CedarRequestInput, more: Assembly): CedarRequest {
       purpose: chain.leaf.purpose,
       sensitivity: leastSensitivity(chain),
       identity_kind: agent.kind,
-      method: operation.method,
-      path: operation.path,
-      has_query: operation.hasQuery,
-      now: { __extn: { fn: 'datetime', arg: wholeSecond(nowMs) } },
-      ...mcpMethod(operation),
-      ...more.context,
+      ...contextOf(question),
     },
     entities: [
       agentEntity(agent, principal),
       { uid: task, attrs: taskAttributes(chain), parents: ancestorTasks(chain) },
       { uid: resource, attrs: upstreamAttributes(upstream), parents: [] },
       ...actionEntities(operation, action),
-      ...more.entities,
+      // fromEntries() defines own members, `__proto__` among them: an argument must not vanish by its name.
+      ...(isCall(operation)
+        ? [
+            { uid: argumentsUid, attrs: {}, parents: [], tags: Object.fromEntries(texts) },
+            { uid: integersUid, attrs: {}, parents: [], tags: Object.fromEntries(integers) },
+          ]
+        : []),
     ],
   }
 }
 
-/** A second is what a rule about time means; finer, no answer would hold for a second request. */
-function wholeSecond(nowMs: number): string {
-  return new Date(Math.floor(nowMs / 1000) * 1000).toISOString()
+/** The rank of a data class: 0 public to 3 restricted. */
+export function rank(sensitivity: Sensitivity): number {
+  return sensitivities.indexOf(sensitivity)
 }
 
-function actionOf(operation: Operation): string {
-  if (operation.kind === 'websocket') return 'websocket.connect'
-  if (operation.kind === 'http') return isRead(operation) ? 'http.read' : 'http.write'
-  const { type } = operation.message
-  if (type === 'tools/call') return type
-  return type === 'response' ? 'mcp.response' : 'mcp.request'
+const maxAgentGroups = 32
+
+function contextOf(question: Question): Context {
+  const pairs = Object.entries(contextOfQuestion).flatMap(([name, read]) => {
+    const value = read(question)
+    return value === undefined ? [] : [[name, value] as const]
+  })
+  return Object.fromEntries(pairs)
 }
 
 /** With its group: without it, `action in Action::"write"` would be false and the forbid that says so would not apply. */
@@ -223,12 +139,6 @@ function actionEntities(operation: Operation, action: TypeAndId): EntityJson[] {
     { uid: action, attrs: {}, parents: [group] },
     { uid: group, attrs: {}, parents: [] },
   ]
-}
-
-function mcpMethod(operation: Operation): Context {
-  if (operation.kind !== 'mcp') return {}
-  const { message } = operation
-  return 'method' in message ? { mcp_method: message.method } : {}
 }
 
 /** Flat: every prefix is a parent of the agent itself, since a chain of parents costs more than its square. */
@@ -272,12 +182,4 @@ function upstreamAttributes({
   sensitivity,
 }: Upstream): Record<string, CedarValueJson> {
   return { kind, origin, sensitivity: rank(sensitivity) }
-}
-
-function uid(type: string, id: string): TypeAndId {
-  return { type: `Chaperone::${type}`, id }
-}
-
-function reference({ type, id }: TypeAndId): CedarValueJson {
-  return { __entity: { type, id } }
 }

@@ -1,29 +1,29 @@
+import type { DetailedError } from '@cedar-policy/cedar-wasm/nodejs'
+import { createHash } from 'node:crypto'
+import { createEngine, imageNames, type PolicyEngine, type PolicySet } from './cedar-engine.ts'
+import { CedarInstance, type CedarImage } from './cedar-instance.ts'
+import { problemAt, problemOf, type PolicyProblem, type PolicySource } from './cedar-source.ts'
+import type { CompiledPolicy } from './policy-slices.ts'
 import {
-  policySetTextToParts,
-  policyToJson,
-  templateToJson,
-  validate,
-  type DetailedError,
-  type PolicyJson,
-} from '@cedar-policy/cedar-wasm/nodejs'
-import { callCedar, createEngine, type PolicyEngine } from './cedar-engine.ts'
-import {
-  problemAt,
-  problemOf,
-  splitPolicies,
-  type PolicyProblem,
-  type PolicySource,
-  type PolicyText,
-} from './cedar-source.ts'
+  engineFailed,
+  readPolicies,
+  tooMany,
+  type CallCedar,
+  type Policy,
+} from './read-policies.ts'
 
-export type { CedarDecision, PolicyEngine } from './cedar-engine.ts'
+export type { CedarDecision, EngineObserver, PolicyEngine, PolicySet } from './cedar-engine.ts'
 export type { PolicyProblem, PolicySource } from './cedar-source.ts'
 
 export type CompileResult =
   | { readonly ok: true; readonly engine: PolicyEngine }
   | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
 
-interface CompileOptions {
+export type BuildPolicySetResult =
+  | { readonly ok: true; readonly set: PolicySet }
+  | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
+
+export interface CompileOptions {
   readonly schema: string
   /** Leaves this policy out: a test that still passes then does not hold it. */
   readonly without?: string
@@ -31,15 +31,25 @@ interface CompileOptions {
 
 /**
  * Compiles policy files against the schema, strictly: a policy that might never apply, or whose attribute nobody sets,
- * is a problem. The engine is ready to decide; dispose of it to free its memory. Never throws.
+ * is a problem. The engine is ready to decide. Never throws.
  */
 export function compilePolicies(
   sources: readonly PolicySource[],
-  { schema, without }: CompileOptions,
+  options: CompileOptions,
 ): CompileResult {
+  const built = buildPolicySet(sources, options)
+  return built.ok ? { ok: true, engine: createEngine(built.set) } : built
+}
+
+/** As `compilePolicies()`, but for the engine: its parts are plain data, and can be made in another thread. Never throws. */
+export function buildPolicySet(
+  sources: readonly PolicySource[],
+  { schema, without }: CompileOptions,
+): BuildPolicySetResult {
   const oversize = findOversize(sources)
   if (oversize) return { ok: false, problems: [oversize] }
-  const read = sources.map(readSource)
+  const callCedar = throwAwayCedar()
+  const read = sources.map((source) => readPolicies(source, callCedar))
   const policies = read.flatMap((file) => file.policies)
   const problems = read.flatMap((file) => file.problems)
   problems.push(...findDuplicates(policies))
@@ -48,33 +58,30 @@ export function compilePolicies(
     problems.push(
       problemAt(last.source, { start: last.start, message: tooMany('policies', maxPolicies) }),
     )
-  if (problems.length === 0) problems.push(...validateAll(policies, schema))
+  if (problems.length === 0) problems.push(...validateAll(policies, { schema, callCedar }))
   if (problems.length > 0) return { ok: false, problems: problems.slice(0, maxProblems) }
   const kept = policies.filter(({ id }) => id !== without)
-  const engine = createEngine(kept, schema)
-  return engine ? { ok: true, engine } : { ok: false, problems: [schemaProblem(schema)] }
+  const image = imageOf(kept, schema)
+  if (!image) return { ok: false, problems: [schemaProblem(schema)] }
+  return {
+    ok: true,
+    set: { policies: kept.map(withoutSource), policySetSha: shaOf(kept, schema), image },
+  }
 }
 
 const maxFiles = 256
 const maxFileBytes = 256 * 1024
-const maxTotalBytes = 1024 * 1024
-const maxPolicies = 1000
-const maxPolicyBytes = 16 * 1024
+const maxTotalBytes = 4 * 1024 * 1024
+const maxPolicies = 5000
 const maxProblems = 100
-const maxReasonLength = 500
-/** Cedar parses what it cannot evaluate: from 104 links of `&&` on, each evaluation would cost the engine its stack. */
-const maxNesting = 32
-const maxDepth = 64
 
-interface Policy extends PolicyText {
-  readonly source: PolicySource
-  readonly id: string
-  readonly reason?: string
-}
-
-interface ReadSource {
-  readonly policies: readonly Policy[]
-  readonly problems: readonly PolicyProblem[]
+/** What policies are tried in is used for nothing else: some parse, and break the instance that they are tried in. */
+function throwAwayCedar(): CallCedar {
+  let cedar = new CedarInstance()
+  return (ask) => {
+    if (cedar.isSpent) cedar = new CedarInstance()
+    return cedar.call(ask)
+  }
 }
 
 function findOversize(sources: readonly PolicySource[]): PolicyProblem | undefined {
@@ -95,95 +102,6 @@ function findOversize(sources: readonly PolicySource[]): PolicyProblem | undefin
   return undefined
 }
 
-function tooMany(what: string, most: number): string {
-  return `Expected at most ${most} ${what}`
-}
-
-function readSource(source: PolicySource): ReadSource {
-  const { text } = source
-  const failed = (start: number, message: string): ReadSource => ({
-    policies: [],
-    problems: [problemAt(source, { start, message })],
-  })
-  if (!text.isWellFormed()) return failed(0, 'Expected Unicode text')
-  const split = splitPolicies(text, { maxNesting })
-  if (!split.ok) return failed(split.start, tooMany('brackets within each other', maxNesting))
-  const long = split.policies.find((policy) => Buffer.byteLength(policy.text) > maxPolicyBytes)
-  if (long) return failed(long.start, tooMany('bytes in a policy', maxPolicyBytes))
-  const parts = callCedar(() => policySetTextToParts(text))
-  if (!parts) return failed(0, engineFailed)
-  if (parts.type === 'failure') {
-    const within = { text, start: 0 }
-    return {
-      policies: [],
-      problems: parts.errors.map((error) => problemOf(source, { error, within })),
-    }
-  }
-  // Were the two to disagree on where a policy ends, one would silently be left out.
-  if (parts.policies.length + parts.policy_templates.length !== split.policies.length) {
-    return failed(0, 'Cannot tell where its policies end')
-  }
-  const read = split.policies.map((policy) => readPolicy(policy, source))
-  return {
-    policies: read.filter((one) => 'id' in one),
-    problems: read.filter((one) => 'message' in one),
-  }
-}
-
-const engineFailed = 'Cedar failed on it: it may be too deep or too long'
-
-function readPolicy(policy: PolicyText, source: PolicySource): Policy | PolicyProblem {
-  const problem = (message: string, hint?: string): PolicyProblem =>
-    problemAt(source, { start: policy.start, message, ...(hint !== undefined && { hint }) })
-  const parsed = callCedar(() => policyToJson(policy.text))
-  if (!parsed) return problem(engineFailed)
-  if (parsed.type === 'failure') {
-    const isTemplate = callCedar(() => templateToJson(policy.text))?.type === 'success'
-    if (isTemplate) return problem('Templates are not supported', 'Write a policy without "?"')
-    const [error] = parsed.errors
-    return error ? problemOf(source, { error, within: policy }) : problem(engineFailed)
-  }
-  const { annotations: { id, reason } = {} } = parsed.json
-  if (!id || !idForm.test(id)) {
-    return problem(
-      'Expected an @id of letters, digits and ._/-',
-      'Write @id("team/rule") before it',
-    )
-  }
-  if (reason && reason.length > maxReasonLength) {
-    return problem(`Expected at most ${maxReasonLength} characters of @reason`)
-  }
-  const complaint = lint(parsed.json)
-  if (complaint !== undefined) return problem(complaint)
-  return { ...policy, source, id, ...(reason && { reason }) }
-}
-
-const idForm = /^[A-Za-z0-9._/-]{1,128}$/
-
-function lint({ conditions }: PolicyJson): string | undefined {
-  const { depth, unknown } = inspect(conditions, 0)
-  // Valid to Cedar, and an error on each evaluation.
-  if (unknown) return 'The function "unknown" is not supported'
-  return depth > maxDepth ? 'Expected a shorter condition: split it, or use a set' : undefined
-}
-
-/** Two levels of JSON are one of Cedar: the operator and its operands. */
-function inspect(
-  node: unknown,
-  level: number,
-): { readonly depth: number; readonly unknown: boolean } {
-  let depth = level / 2
-  let unknown = false
-  if (typeof node !== 'object' || node === null) return { depth, unknown }
-  for (const [key, value] of Object.entries(node)) {
-    const inner = inspect(value, level + 1)
-    depth = Math.max(depth, inner.depth)
-    // An array under the name is a call; a record's member of this name is an object.
-    unknown ||= inner.unknown || (key === 'unknown' && Array.isArray(value))
-  }
-  return { depth, unknown }
-}
-
 function findDuplicates(policies: readonly Policy[]): PolicyProblem[] {
   const byId = new Map<string, Policy>()
   const problems: PolicyProblem[] = []
@@ -201,10 +119,12 @@ function findDuplicates(policies: readonly Policy[]): PolicyProblem[] {
 }
 
 /** Warnings too: an impossible policy, or an id of mixed scripts, is not what its author meant. */
-function validateAll(policies: readonly Policy[], schema: string): PolicyProblem[] {
-  const answer = callCedar(() =>
-    validate({ schema, policies: { staticPolicies: textsById(policies) } }),
-  )
+function validateAll(
+  policies: readonly Policy[],
+  { schema, callCedar }: { readonly schema: string; readonly callCedar: CallCedar },
+): PolicyProblem[] {
+  const staticPolicies = textsById(policies)
+  const answer = callCedar((cedar) => cedar.validate({ schema, policies: { staticPolicies } }))
   if (answer?.type !== 'success') return [schemaProblem(schema, answer?.errors)]
   const byId = new Map(policies.map((policy) => [policy.id, policy]))
   const byPlace = new Map<string, PolicyProblem>()
@@ -224,6 +144,31 @@ function validateAll(policies: readonly Policy[], schema: string): PolicyProblem
 
 function textsById(policies: readonly Policy[]): Record<string, string> {
   return Object.fromEntries(policies.map(({ id, text }) => [id, text]))
+}
+
+/** Of an instance that has never thrown. */
+function imageOf(policies: readonly Policy[], schema: string): CedarImage | undefined {
+  const cedar = new CedarInstance()
+  const staticPolicies = textsById(policies)
+  cedar.call(({ preparseSchema }) => preparseSchema(imageNames.schema, schema))
+  const loaded = cedar.call(({ preparsePolicySet }) =>
+    preparsePolicySet(imageNames.policies, { staticPolicies }),
+  )
+  return loaded?.type === 'success' ? cedar.image() : undefined
+}
+
+/** Its file is not kept: the set may be large. */
+function withoutSource({ id, text, reason, scope, observations }: Policy): CompiledPolicy {
+  return { id, text, scope, observations, ...(reason !== undefined && { reason }) }
+}
+
+function shaOf(policies: readonly Policy[], schema: string): string {
+  const digests = policies.map(({ id, text }) => sha256(`${id}\n${text}`)).toSorted()
+  return sha256([sha256(schema), ...digests].join('\n'))
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
 }
 
 function schemaProblem(schema: string, errors: readonly DetailedError[] = []): PolicyProblem {

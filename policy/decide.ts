@@ -1,7 +1,9 @@
-import type { CedarDecision, PolicyEngine } from './cedar-engine.ts'
-import { buildCedarRequest, isRead, rank } from './cedar-request.ts'
+import { askPolicies } from './ask-policies.ts'
+import type { PolicyEngine } from './cedar-engine.ts'
+import { rank } from './cedar-request.ts'
 import { deny } from './denial.ts'
 import { grantAllows, matchesDestination, type Target } from './destination.ts'
+import { isRead } from './question.ts'
 import { denialOfRevocation } from './revocation-code.ts'
 import { agentSubjects } from './subject.ts'
 import type {
@@ -146,33 +148,6 @@ function findTooSensitive({ chain, upstream }: Asked): Denial | undefined {
 function findNotGranted({ chain, operation, upstream }: Asked): Denial | undefined {
   const link = chain.links.find((grant) => !grantAllows(grant, { operation, upstream }))
   return link && deny('policy-denied', `grant ${link.jti}: no destination of it allows this`)
-}
-
-/** What the policies alone say; the gates in code are not asked. */
-export function askPolicies(asked: Asked & { readonly listing?: boolean }): Decision {
-  const { memo } = asked.engine
-  const known = memo.find(asked)
-  if (known && asked.engine.healthy) return known
-  const built = buildCedarRequest(asked)
-  if (!built.ok) return deny('policy-denied', `cannot be put to policy: ${built.reason}`)
-  const answer = asked.engine.authorize(built.request)
-  const decision = toDecision(answer)
-  // What went wrong once is asked again: it is no answer of the policies.
-  if (answer.errors.length === 0) memo.keep(asked, decision)
-  return decision
-}
-
-function toDecision({ decision, policyIds, errors, reason }: CedarDecision): Decision {
-  if (errors.length > 0) {
-    return deny('policy-denied', `policy evaluation error: ${errors.join(', ')}`, { policyIds })
-  }
-  if (decision === 'allow') {
-    // No determining policy: nobody permitted it.
-    if (policyIds.length === 0) return deny('policy-denied', 'allowed by no policy')
-    return { outcome: 'allow', policyIds }
-  }
-  const detail = policyIds.length > 0 ? 'a policy forbids it' : 'no policy permits it'
-  return deny('policy-denied', detail, { policyIds, ...(reason !== undefined && { reason }) })
 }
 
 function withAnyArguments(entry: Destination): Destination {

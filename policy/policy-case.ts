@@ -1,4 +1,4 @@
-import { askPolicies, type Asked } from './decide.ts'
+import { askPolicies, type PolicyInput } from './ask-policies.ts'
 import type { PolicyEngine } from './cedar-engine.ts'
 import { grantChain } from './grant.ts'
 import type {
@@ -68,7 +68,7 @@ function differ({ expect, by }: PolicyCase, decision: Decision): string {
 
 const oneHourMs = 3_600_000
 
-function questionOf(policyCase: PolicyCase, engine: PolicyEngine): Asked {
+function questionOf(policyCase: PolicyCase, engine: PolicyEngine): PolicyInput {
   const { agent, nowMs, upstream } = policyCase
   return {
     agent: {
@@ -82,7 +82,6 @@ function questionOf(policyCase: PolicyCase, engine: PolicyEngine): Asked {
     operation: operationOf(policyCase.asked),
     upstream: { ...upstream, origin: `https://${upstream.name}.test` },
     engine,
-    view: { epoch: '0:0', ageMs: () => 0, find: () => undefined },
     nowMs,
   }
 }

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
-import { formatPolicies } from '@cedar-policy/cedar-wasm/nodejs'
+import { CedarInstance } from '../../policy/cedar-instance.ts'
 import type { PolicySource } from '../../policy/cedar.ts'
 import { loadPolicyFiles } from '../../proxy/policy-files.ts'
 import { exitCodes } from '../exit-codes.ts'
@@ -65,9 +65,11 @@ function sourcesOf(directory: string | undefined): readonly PolicySource[] {
 /** Whether the file is formatted now. */
 function format(file: string, { check }: { readonly check: boolean }): boolean {
   const text = readFileSync(file, 'utf8')
-  const answer = formatPolicies({ policyText: text, lineWidth: 100, indentWidth: 2 })
-  if (answer.type === 'failure') {
-    complain(`${file}: ${answer.errors.map(({ message }) => message).join('; ')}`)
+  const call = { policyText: text, lineWidth: 100, indentWidth: 2 }
+  const answer = new CedarInstance().call(({ formatPolicies }) => formatPolicies(call))
+  if (answer?.type !== 'success') {
+    const errors = answer?.errors ?? [{ message: 'it may be too deep or too long' }]
+    complain(`${file}: ${errors.map(({ message }) => message).join('; ')}`)
     return false
   }
   const formatted = `${answer.formatted_policy.trimEnd()}\n`

@@ -3,12 +3,12 @@ import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
   buildCedarRequest,
-  isRead,
   type CedarRequest,
   type CedarRequestInput,
 } from '../../policy/cedar-request.ts'
 import { compilePolicies } from '../../policy/cedar.ts'
 import { grantChain } from '../../policy/grant.ts'
+import { isRead } from '../../policy/question.ts'
 import type { ArgumentValue, Grant, Operation } from '../../policy/types.ts'
 import { names } from '../kit/tokens.ts'
 

@@ -171,13 +171,13 @@ describe('decide()', () => {
   })
 
   test('refuses an allow that no policy determined', () => {
+    const unfounded = { decision: 'allow', policyIds: [], errors: [] } as const
     const engine: PolicyEngine = {
-      policyIds: [],
-      policySetSha: '',
+      ...shipped,
       healthy: true,
       memo: new DecisionMemo(),
-      authorize: () => ({ decision: 'allow', policyIds: [], errors: [] }),
-      [Symbol.dispose]: () => {},
+      authorize: () => unfounded,
+      authorizeSlice: () => unfounded,
     }
     expect(decide(input({ engine }))).toMatchObject({ detail: 'allowed by no policy' })
   })

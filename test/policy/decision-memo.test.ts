@@ -1,15 +1,19 @@
 import * as fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { askPolicies } from '../../policy/ask-policies.ts'
+import type { CedarRequest } from '../../policy/cedar-request.ts'
+import type { PolicyEngine } from '../../policy/cedar.ts'
 import { decide, type DecideInput } from '../../policy/decide.ts'
-import { DecisionMemo } from '../../policy/decision-memo.ts'
+import { DecisionMemo, type MemoCell } from '../../policy/decision-memo.ts'
 import { grantChain } from '../../policy/grant.ts'
-import type { Operation } from '../../policy/types.ts'
+import type { ArgumentValue, Operation } from '../../policy/types.ts'
 import {
   agent,
   engineOf,
   grant,
   http,
   input,
+  mcp,
   nowMs,
   record,
   rest,
@@ -47,40 +51,105 @@ const question: fc.Arbitrary<Partial<DecideInput>> = fc.record({
 describe('decide() with a memo', () => {
   test('answers every question as one without a memory', () => {
     const used = engineOf(policies)
+    const plain = engineOf(policies)
+    plain.memo.turnOff()
     const outcomes = new Set<string>()
     fc.assert(
       fc.property(fc.array(question, { minLength: 80, maxLength: 160 }), (questions) => {
-        // In order of time: the memory lasts as long as its second.
-        const ordered = questions.toSorted((one, other) => (one.nowMs ?? 0) - (other.nowMs ?? 0))
-        for (const asked of ordered) {
-          const fresh = { ...used, healthy: true, memo: new DecisionMemo() }
+        for (const asked of questions) {
           const decision = decide(input({ ...asked, engine: used }))
           outcomes.add(decision.outcome)
-          expect(decision).toEqual(decide(input({ ...asked, engine: fresh })))
+          expect(decision).toEqual(decide(input({ ...asked, engine: plain })))
         }
       }),
-      { numRuns: 12, seed: 20261124 },
+      { numRuns: 8, seed: 20261124 },
     )
     expect([...outcomes].toSorted()).toEqual(['allow', 'deny'])
   })
 
-  test('asks the engine once for the same question in one second', () => {
-    const engine = engineOf(policies)
-    let asked = 0
-    const counting = {
+  test('asks the engine once for what looks the same to the policies', () => {
+    const { engine, asked } = counting(engineOf(policies))
+    const one = input({ engine, operation: get('/v1/a') })
+    for (let n = 0; n < 5; n++) decide(one)
+    expect(asked()).toBe(1)
+    decide({ ...one, nowMs: nowMs + 999 })
+    expect(asked()).toBe(1)
+    decide({ ...one, nowMs: nowMs + 1_000 })
+    expect(asked()).toBe(2)
+  })
+
+  test('holds an answer that does not depend on time or path, whatever these are', () => {
+    const { engine, asked } = counting(
+      engineOf('@id("r") permit (principal, action, resource) when { context.method == "GET" };'),
+    )
+    const one = input({ engine, operation: get('/v1/a') })
+    for (let n = 0; n < 5; n++) {
+      decide({ ...one, nowMs: nowMs + n * 10_000, operation: get(`/v1/${n}`) })
+    }
+    expect(asked()).toBe(1)
+  })
+
+  test('tells tool calls apart by the arguments that a policy reads, and by no others', () => {
+    const { engine, asked } = counting(
+      engineOf(`@id("t") permit (principal, action == Chaperone::Action::"tools/call", resource)
+        when { context.integers.hasTag("n") && context.integers.getTag("n") > 3 };`),
+    )
+    const one = input({ engine, upstream: mcp })
+    const outcomeOf = (args: Readonly<Record<string, ArgumentValue>>) =>
+      askPolicies({ ...one, operation: call(args) }).outcome
+    expect([
+      outcomeOf({ n: 5 }),
+      outcomeOf({ n: 2 }),
+      outcomeOf({ n: '5' }),
+      outcomeOf({}),
+    ]).toEqual(['allow', 'deny', 'deny', 'deny'])
+    expect(asked()).toBe(3)
+    expect(outcomeOf({ n: 5, other: 'x' })).toBe('allow')
+    expect(asked()).toBe(3)
+  })
+
+  test('refuses what cannot be shown to policy, also where the policies do not look', () => {
+    const engine = engineOf('@id("r") permit (principal, action, resource);')
+    const one = input({ engine, operation: get('/v1/a') })
+    expect(askPolicies(one).outcome).toBe('allow')
+    expect(askPolicies({ ...one, operation: get('/v1/\ud800') })).toMatchObject({
+      detail: 'cannot be put to policy: the path is too long or not plain Unicode text',
+    })
+  })
+
+  test('denies for good when the plain way says otherwise, and takes no short cut again', () => {
+    const results: string[] = []
+    const engine = engineOf('@id("r") permit (principal, action, resource);')
+    const wrong = { decision: 'allow', policyIds: ['other'], errors: [] } as const
+    const lying = {
       ...engine,
       healthy: true,
       memo: new DecisionMemo(),
-      authorize: (request: Parameters<typeof engine.authorize>[0]) => {
-        asked += 1
+      observer: { ...engine.observer, selfChecked: (result: string) => void results.push(result) },
+      authorizeSlice: () => wrong,
+    }
+    const one = input({ engine: lying, operation: get('/v1/a') })
+    expect(decide(one)).toMatchObject({ detail: 'the policy engine contradicted itself' })
+    expect(results).toEqual(['different'])
+    expect(lying.memo.isOn).toBe(false)
+    expect(decide(one)).toEqual({ outcome: 'allow', policyIds: ['r'] })
+  })
+
+  test('makes one decision in 1024 again in the plain way, a remembered one too', () => {
+    const engine = engineOf('@id("r") permit (principal, action, resource);')
+    let plain = 0
+    const counted = {
+      ...engine,
+      healthy: true,
+      memo: new DecisionMemo(),
+      authorize: (request: CedarRequest) => {
+        plain += 1
         return engine.authorize(request)
       },
     }
-    const one = input({ engine: counting, operation: get('/v1/a') })
-    for (let n = 0; n < 5; n++) decide(one)
-    expect(asked).toBe(1)
-    decide({ ...one, nowMs: nowMs + 1_000 })
-    expect(asked).toBe(2)
+    const one = input({ engine: counted, operation: get('/v1/a') })
+    for (let n = 0; n < 2_049; n++) decide(one)
+    expect(plain).toBe(3)
   })
 
   test('never hides a revocation, an old view or an expiry', () => {
@@ -110,20 +179,54 @@ describe('decide() with a memo', () => {
       code: 'policy-denied',
       detail: 'policy evaluation error: fails',
     })
-    expect(engine.memo.find(one)).toBeUndefined()
+    expect(engine.memo.find(one, 'http.read')?.decisions.size).toBe(0)
   })
 })
 
 describe('DecisionMemo', () => {
   test('keep() holds no more than its bound', () => {
     const memo = new DecisionMemo()
-    const one = input()
+    const slice = { policies: [], observations: new Map() }
     const allow = { outcome: 'allow', policyIds: ['x'] } as const
-    for (let n = 0; n <= 4096; n++) memo.keep({ ...one, operation: get(`/${n}`) }, allow)
-    expect(memo.find({ ...one, operation: get('/0') })).toBeUndefined()
-    expect(memo.find({ ...one, operation: get('/4096') })).toEqual(allow)
+    const open = (): MemoCell => memo.open(input(), { action: 'http.read', slice })
+    const cell = open()
+    const subject = input()
+    memo.open(subject, { action: 'http.read', slice })
+    for (let n = 0; n < 4096; n++) memo.keep(cell, { key: `${n}`, decision: allow })
+    expect(cell.decisions.size).toBe(4096)
+    expect(memo.find(subject, 'http.read')).toBeDefined()
+    memo.keep(cell, { key: 'more', decision: allow })
+    expect(memo.find(subject, 'http.read')).toBeUndefined()
+    memo.keep(open(), { key: 'x'.repeat(513), decision: allow })
+    expect(open().decisions.size).toBe(0)
   })
 })
+
+function counting(engine: PolicyEngine): { engine: PolicyEngine; asked: () => number } {
+  let count = 0
+  return {
+    engine: {
+      ...engine,
+      healthy: true,
+      memo: new DecisionMemo(),
+      authorizeSlice: (...[slice, request]: Parameters<typeof engine.authorizeSlice>) => {
+        count += 1
+        return engine.authorizeSlice(slice, request)
+      },
+    },
+    asked: () => count,
+  }
+}
+
+function call(args: Readonly<Record<string, ArgumentValue>>): Operation {
+  const message = {
+    type: 'tools/call',
+    id: 1,
+    tool: 't',
+    args: new Map(Object.entries(args)),
+  } as const
+  return { kind: 'mcp', method: 'POST', path: '/mcp', hasQuery: false, message }
+}
 
 function get(path: string): Operation {
   return { kind: 'http', method: 'GET', path, hasQuery: false }
