@@ -190,7 +190,7 @@ function certificateFiles({ identity, revocation, upstreams }: Config): readonly
   return [...new Set(paths.filter((path) => path !== undefined))]
 }
 
-function secretFiles({ grants, revocation, upstreams, mint }: Config): readonly string[] {
+function secretFiles({ grants, revocation, upstreams, mint, audit }: Config): readonly string[] {
   const redis = revocation.source === 'redis' ? revocation.redis : undefined
   const paths = [
     ...upstreams.map(({ credential }) =>
@@ -200,6 +200,7 @@ function secretFiles({ grants, revocation, upstreams, mint }: Config): readonly 
     redis?.passwordFile,
     redis?.keyFile,
     mint?.keys.file,
+    audit.checkpoint?.keys.file,
   ]
   return [...new Set(paths.filter((path) => path !== undefined))]
 }

@@ -152,6 +152,15 @@ describe('registerCheck()', () => {
     })
   })
 
+  test('check ends with 1 when the key of the audit checkpoints is missing', () => {
+    const audit = 'audit: { sink: audit.ndjson, checkpoint: { keys: { file: checkpoint.json } } }'
+    put('chaperone.yaml', `${config}\n${audit}\n`)
+    expect(check()).toMatchObject({
+      status: 1,
+      lines: ['checkpoint.json:1:1 The file does not exist'],
+    })
+  })
+
   test('check ends with 1 when a mint key is public, and does not quote it', async () => {
     const { publicJwk } = await signingKey()
     put('mint.jwks.json', JSON.stringify({ keys: [publicJwk] }))

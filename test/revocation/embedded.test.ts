@@ -3,7 +3,9 @@ import type { Revocation } from '../../policy/types.ts'
 import { createEmbeddedGrantStore } from '../../revocation/embedded-grant-store.ts'
 import { createEmbeddedRevocation } from '../../revocation/embedded.ts'
 import type { RevocationDraft } from '../../revocation/feed.ts'
+import { signLift, verifierOf } from '../kit/lifts.ts'
 import { manualClock } from '../kit/manual-clock.ts'
+import { signingKey } from '../kit/tokens.ts'
 
 const draft: RevocationDraft = {
   rid: 'r1',
@@ -49,6 +51,23 @@ describe('createEmbeddedRevocation()', () => {
     const first = await committer.commit(draft)
     expect((await committer.commit(draft)).epoch).toBe(first.epoch)
     expect([calls, feed.status().records]).toEqual([1, 1])
+  })
+
+  test('tells its listeners once of a lift, when the record has gone', async () => {
+    const key = await signingKey()
+    const verifyLift = verifierOf(key)
+    const { feed, committer } = createEmbeddedRevocation({ clock: manualClock(), verifyLift })
+    feed.start()
+    const heard: unknown[] = []
+    feed.onLifted(({ lifts }) => heard.push([lifts, feed.view.find(['task:T-1'])]))
+    await committer.commit(draft)
+    const verified = await verifyLift(signLift(key))
+    if (!verified.ok) throw new Error(verified.reason)
+    await committer.commitLift(verified.lift)
+    await committer.commitLift(verified.lift)
+    expect(heard).toEqual([[['r1'], undefined]])
+    await committer.commitLift({ ...verified.lift, compact: 'a.b.c' })
+    expect(heard).toHaveLength(1)
   })
 
   test('lets a record go when it expires', async () => {
