@@ -1,6 +1,6 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { createChain } from '../../audit/chain.ts'
 import type { SidecarProcess } from '../kit/sidecar.ts'
 import { jwksDocument, signingKey } from '../kit/tokens.ts'
@@ -9,7 +9,8 @@ import { startWorld, temporaryFile, type CliResult, type World } from '../kit/wo
 let world: World
 let other: SidecarProcess
 let keyPath = ''
-const poll = { timeout: 20_000, interval: 50 }
+const poll = { timeout: 60_000, interval: 50 }
+vi.setConfig({ testTimeout: 180_000, hookTimeout: 60_000 })
 
 beforeAll(async () => {
   const key = await signingKey('EdDSA')
