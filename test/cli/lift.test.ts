@@ -70,10 +70,22 @@ describe('chaperone lift', () => {
     await record('revoke', 'task:T-2', 'v3')
     const { code, stdout } = await signed('lift', 'v2', 'q2', '--json')
     expect(code).toBe(0)
-    expect(JSON.parse(stdout)).toMatchObject({ lifts: ['q2', 'v2'], by: operatorName })
+    expect(JSON.parse(stdout)).toMatchObject({
+      lifts: ['q2', 'v2'],
+      by: operatorName,
+      durable: { replicas: 0, connected: 0 },
+    })
     expect(await rids()).toContain('v3')
     expect(await rids()).not.toEqual(expect.arrayContaining(['v2']))
     expect(await rids()).not.toEqual(expect.arrayContaining(['q2']))
+  })
+
+  test('ends with 4 when fewer replicas than --durable have it, and lifts all the same', async () => {
+    await record('revoke', 'task:T-durable', 'v-durable')
+    const { code, stdout } = await signed('lift', 'v-durable', '--durable', '1')
+    expect(code).toBe(4)
+    expect(stdout).toMatch(/^durable {3}on 1 server, no replica, fewer than --durable 1$/m)
+    expect(await rids()).not.toContain('v-durable')
   })
 
   test('lifts nothing when one of the records is not in force', async () => {

@@ -69,6 +69,19 @@ describe('chaperone revoke', () => {
     expect(other.stderr).toContain('Another revocation has this rid already')
   })
 
+  test('says that one server alone has it, and ends with 4 when --durable wants more', async () => {
+    const done = await byAddress('revoke', 'task:T-7', '-r', 'drill')
+    expect(done.code).toBe(0)
+    expect(done.stdout).toMatch(/^durable {3}on 1 server, no replica$/m)
+    const short = await byAddress('revoke', 'task:T-8', '-r', 'drill', '--durable', '1')
+    expect(short.code).toBe(4)
+    expect(short.stdout).toMatch(
+      /^durable {3}on 1 server, no replica, fewer than --durable 1\nenforced {2}1\/1 sidecars/m,
+    )
+    const json = await byAddress('revoke', 'task:T-8', '-r', 'drill', '--wait', '0', '--json')
+    expect(JSON.parse(json.stdout)).toMatchObject({ durable: { replicas: 0, connected: 0 } })
+  })
+
   test('pause with --expires ends by itself, and quarantine isolates an agent', async () => {
     const fromMs = Date.now()
     await byAddress('pause', 'task:T-4', '-r', 'look', '--expires', '1h')
@@ -86,6 +99,7 @@ describe('chaperone revoke', () => {
     ['an empty reason', ['revoke', 'task:T-9', '-r', ' '], 'Expected 1 to 512 characters'],
     ['a reason of two lines', ['revoke', 'task:T-9', '-r', 'a\nb'], 'without control characters'],
     ['no such kind', ['revoke', 'tsak:T-9', '-r', 'x'], 'Expected a subject such as task:T-1'],
+    ['a bad count', ['pause', 'task:T-9', '-r', 'x', '--durable', '1000'], 'from 0 to 100'],
     ['a bad duration', ['pause', 'task:T-9', '-r', 'x', '--expires', '8'], 'Expected a duration'],
   ])('ends with 64 and records nothing when there is %s', async (_case, args, message) => {
     const { code, stderr } = await byAddress(...args)
@@ -111,6 +125,16 @@ describe('chaperone revoke', () => {
   test.each([
     ['--redis stands alone', ['--redis', 'redis://127.0.0.1:1'], '--redis needs --trust-domain'],
     ['the trust domain stands alone', ['--trust-domain', 'a'], '--trust-domain needs --redis'],
+    [
+      'a file says TLS and the URL does not',
+      ['--redis', 'redis://127.0.0.1:1', '--trust-domain', 'a', '--ca-file', 'ca.pem'],
+      '--redis: Expected rediss instead of redis',
+    ],
+    [
+      'a certificate has no key',
+      ['--redis', 'rediss://127.0.0.1:1', '--trust-domain', 'a', '--cert-file', 'c.pem'],
+      '--cert-file: Expected keyFile as well',
+    ],
     [
       'no sidecar can have the trust domain',
       ['--redis', 'redis://127.0.0.1:1', '--trust-domain', 'A b'],

@@ -241,6 +241,16 @@ describe('parseConfig()', () => {
       'revocation.redis.url: Expected rediss instead of redis because caFile, certFile or keyFile is set',
     ],
     [
+      'url: rediss://redis.chaperone.svc:6379',
+      'url: rediss-cluster://redis.chaperone.svc:66666',
+      'revocation.redis.url: Expected ports from 1 to 65535',
+    ],
+    [
+      'username: chaperone',
+      'username: chaperone\n    sentinelPasswordFile: s',
+      'revocation.redis.sentinelPasswordFile: Expected a redis-sentinel or rediss-sentinel url with it',
+    ],
+    [
       'username: chaperone',
       'username: chaperone\n    certFile: c.pem',
       'revocation.redis.certFile: Expected keyFile as well',

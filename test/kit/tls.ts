@@ -7,6 +7,12 @@ import { fileURLToPath } from 'node:url'
 /** A certificate of `localhost` and 127.0.0.1 that signs itself, and is good for nothing else. */
 export const localhostCertFile = fileURLToPath(new URL('tls/localhost.cert.pem', import.meta.url))
 
+export const localhostKeyFile = fileURLToPath(new URL('tls/localhost.key.pem', import.meta.url))
+
+/** Of the same names, by nobody that anybody here trusts. */
+export const strangerCertFile = fileURLToPath(new URL('tls/stranger.cert.pem', import.meta.url))
+export const strangerKeyFile = fileURLToPath(new URL('tls/stranger.key.pem', import.meta.url))
+
 /** An HTTPS server of that certificate on a free port. */
 export interface TlsServer extends AsyncDisposable {
   readonly url: string
@@ -34,7 +40,7 @@ export async function startTlsHttp2Server(
 }
 
 export async function startTlsServer(answer: RequestListener): Promise<TlsServer> {
-  const key = readFileSync(new URL('tls/localhost.key.pem', import.meta.url))
+  const key = readFileSync(localhostKeyFile)
   const server: Server = createServer({ key, cert: readFileSync(localhostCertFile) }, answer)
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const address = server.address()

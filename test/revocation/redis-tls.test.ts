@@ -1,0 +1,129 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { RedisConfig } from '../../config/schema.ts'
+import { createRedisCommitter } from '../../revocation/redis-committer.ts'
+import { startRedis, type RedisProcess } from '../kit/redis.ts'
+import {
+  localhostCertFile,
+  localhostKeyFile,
+  strangerCertFile,
+  strangerKeyFile,
+} from '../kit/tls.ts'
+import { untilTrue } from '../kit/until-true.ts'
+import { temporaryFile } from '../kit/world.ts'
+import { Acknowledged, draftOf, scopeOf, startWatchedFeed } from '../kit/watched-feed.ts'
+
+const files = ['--tls-cert-file', localhostCertFile, '--tls-key-file', localhostKeyFile]
+const authority = ['--tls-ca-cert-file', localhostCertFile]
+const client = { certFile: localhostCertFile, keyFile: localhostKeyFile }
+const cliArgs = [
+  ...['--tls', '--cacert', localhostCertFile],
+  ...['--cert', localhostCertFile, '--key', localhostKeyFile],
+]
+
+type Access = Partial<Omit<RedisConfig, 'url' | 'prefix'>>
+
+let open: RedisProcess
+let mutual: RedisProcess
+beforeAll(async () => {
+  const tls = { tls: true, cliArgs }
+  const settings = [...files, ...authority, '--bind', '127.0.0.1 127.0.0.2']
+  open = await startRedis([...settings, '--tls-auth-clients', 'no'], tls)
+  mutual = await startRedis([...settings, '--tls-auth-clients', 'yes'], tls)
+})
+afterAll(async () => {
+  await open[Symbol.asyncDispose]()
+  await mutual[Symbol.asyncDispose]()
+})
+
+function scope(url: string, access: Access) {
+  const at = scopeOf(url)
+  return { ...at, redis: { ...at.redis, ...access } }
+}
+
+/** What the feed says first: of why it cannot follow, or nothing when it can. */
+async function complaint(url: string, access: Access): Promise<string> {
+  await using watched = startWatchedFeed(scope(url, access), new Acknowledged())
+  const { feed, lines } = watched
+  await untilTrue(
+    async () => lines.length > 0 || feed.view.ageMs(performance.now()) !== Infinity,
+    'it is fresh, or complains',
+  )
+  return lines[0] ?? ''
+}
+
+describe('openRedis() over TLS', () => {
+  test('works with the authority of the server', async () => {
+    expect(await complaint(open.url, { caFile: localhostCertFile })).toBe('')
+    expect(
+      await complaint(open.url.replace('127.0.0.1', 'localhost'), { caFile: localhostCertFile }),
+    ).toBe('')
+  })
+
+  test('works with a client certificate that the server asks for', async () => {
+    expect(await complaint(mutual.url, { caFile: localhostCertFile, ...client })).toBe('')
+  })
+
+  test.each<[string, () => string, Access, RegExp]>([
+    ['no authority', () => open.url, {}, /DEPTH_ZERO_SELF_SIGNED_CERT.*self-signed certificate/],
+    [
+      'the authority of another',
+      () => open.url,
+      { caFile: strangerCertFile },
+      /DEPTH_ZERO_SELF_SIGNED_CERT.*self-signed certificate/,
+    ],
+    [
+      'a name that is not in the certificate',
+      () => open.url.replace('127.0.0.1', '127.0.0.2'),
+      { caFile: localhostCertFile },
+      /ERR_TLS_CERT_ALTNAME_INVALID.*127\.0\.0\.2 is not in the cert's list/,
+    ],
+    [
+      'no client certificate',
+      () => mutual.url,
+      { caFile: localhostCertFile },
+      /certificate[ _]required/i,
+    ],
+    [
+      'a client certificate of another authority',
+      () => mutual.url,
+      { caFile: localhostCertFile, certFile: strangerCertFile, keyFile: strangerKeyFile },
+      /unknown[ _]ca/i,
+    ],
+    [
+      'a server without TLS',
+      () => open.url.replace('rediss', 'redis'),
+      {},
+      /closed|ECONNRESET|timed out/i,
+    ],
+  ])('names the cause when there is %s', async (_what, url, access, cause) => {
+    expect(await complaint(url(), access)).toMatch(cause)
+  })
+
+  test('a commit that could not connect names the cause too', async () => {
+    await using committer = createRedisCommitter(scope(open.url, {}))
+    await expect(committer.commit(draftOf('task:T-1'))).rejects.toThrow(
+      /did not answer within \d+ ms: self-signed certificate/,
+    )
+  })
+
+  test('asks a Sentinel with its own password, and its master with the own one', async () => {
+    const settings = [...files, ...authority, '--tls-auth-clients', 'no', '--requirepass']
+    const tls = { tls: true, cliArgs }
+    await using master = await startRedis([...settings, 'of-the-master'], tls)
+    const configuration = `sentinel monitor main 127.0.0.1 ${master.port} 1`
+    await using sentinel = await startRedis(['--sentinel', ...settings, 'of-the-sentinel'], {
+      ...tls,
+      configuration,
+    })
+    const url = sentinel.url.replace('rediss:', 'rediss-sentinel:') + '/main'
+    const access = {
+      caFile: localhostCertFile,
+      passwordFile: await temporaryFile('master', 'of-the-master\n'),
+    }
+    expect(await complaint(url, access)).toMatch(/Cannot find the master: .*NOAUTH/)
+    const sentinelPasswordFile = await temporaryFile('sentinel', 'of-the-sentinel\n')
+    expect(await complaint(url, { ...access, sentinelPasswordFile })).toBe('')
+    const swapped = { ...access, sentinelPasswordFile: access.passwordFile }
+    expect(await complaint(url, swapped)).toMatch(/Cannot find the master: .*WRONGPASS/)
+  })
+})
