@@ -11,11 +11,23 @@ export interface RedisCluster extends AsyncDisposable {
     key: string,
     options?: { readonly except?: readonly RedisProcess[] },
   ): Promise<RedisProcess>
+  /** A failover by choice: resolves when the replica is the master. */
+  promote(replica: RedisProcess): Promise<void>
+  /** Moves the slot of this key, as resharding does; `during()` runs while it belongs to both. */
+  moveSlot(
+    key: string,
+    move: {
+      readonly from: RedisProcess
+      readonly to: RedisProcess
+      readonly during: () => Promise<void>
+    },
+  ): Promise<void>
   /** Nodes that follow this one. */
   replicasOf(node: RedisProcess): Promise<readonly RedisProcess[]>
 }
 
-export const clusterNodeTimeoutMs = 1_500
+const clusterNodeTimeoutMs = 2_000
+const failoverTimeoutMs = 6_000
 const slots = 16_384
 const shards = 3
 
@@ -63,14 +75,37 @@ export async function startRedisCluster(): Promise<RedisCluster> {
     nodes: servers,
     async ownerOf(key, { except = [] } = {}) {
       const asked = servers.find((server) => !except.includes(server))
-      const slot = Number(await asked?.cli('CLUSTER', 'KEYSLOT', key))
-      const shard = Math.floor(slot / perShard)
-      const table = (await asked?.cli('CLUSTER', 'NODES'))?.split('\n') ?? []
-      const row = table.find((line) => line.includes(` ${shard * perShard}-`))
-      const port = Number(/^\S+ [^ ]*?:(\d+)@/.exec(row ?? '')?.[1])
+      const answer = (await asked?.cli('GET', key)) ?? ''
+      if (answer.startsWith('CLUSTERDOWN')) throw new Error(answer)
+      const port = Number(/^MOVED \d+ .*:(\d+)$/.exec(answer)?.[1] ?? asked?.port)
       const found = servers.find((server) => server.port === port)
-      if (!found) throw new Error(`No owner of slot ${slot}`)
+      if (!found) throw new Error(`No node at port ${port}`)
       return found
+    },
+    async promote(replica) {
+      // Five seconds are what a server allows it for: on a busy machine that may be too short.
+      let askedAtMs = -Infinity
+      await untilTrue(async () => {
+        if (performance.now() - askedAtMs > failoverTimeoutMs) {
+          askedAtMs = performance.now()
+          await replica.cli('CLUSTER', 'FAILOVER')
+        }
+        return (await replica.cli('INFO', 'replication')).includes('role:master')
+      }, 'the replica is a master')
+    },
+    async moveSlot(key, { from, to, during }) {
+      const [slot, fromId, toId] = await Promise.all([
+        from.cli('CLUSTER', 'KEYSLOT', key),
+        from.cli('CLUSTER', 'MYID'),
+        to.cli('CLUSTER', 'MYID'),
+      ])
+      await to.cli('CLUSTER', 'SETSLOT', slot, 'IMPORTING', fromId)
+      await from.cli('CLUSTER', 'SETSLOT', slot, 'MIGRATING', toId)
+      await during()
+      const keys = (await from.cli('CLUSTER', 'GETKEYSINSLOT', slot, '1000')).split('\n')
+      await from.cli('MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...keys)
+      await to.cli('CLUSTER', 'SETSLOT', slot, 'NODE', toId)
+      await from.cli('CLUSTER', 'SETSLOT', slot, 'NODE', toId)
     },
     async replicasOf(node) {
       const info = await node.cli('INFO', 'replication')
@@ -87,12 +122,15 @@ interface ClusterNode {
 }
 
 async function startNode(): Promise<ClusterNode> {
-  const busPort = await freePort()
-  const server = await startRedis([
-    ...['--cluster-enabled', 'yes', '--cluster-port', String(busPort)],
-    ...['--cluster-node-timeout', String(clusterNodeTimeoutMs)],
-    ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
-    ...['--repl-ping-replica-period', '1'],
-  ])
+  let busPort = 0
+  const server = await startRedis(async () => {
+    busPort = await freePort()
+    return [
+      ...['--cluster-enabled', 'yes', '--cluster-port', String(busPort)],
+      ...['--cluster-node-timeout', String(clusterNodeTimeoutMs)],
+      ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
+      ...['--repl-ping-replica-period', '1'],
+    ]
+  })
   return { server, busPort }
 }

@@ -22,7 +22,7 @@ export interface SentinelSetOptions {
   readonly minReplicas?: number
 }
 
-export const sentinelDownAfterMs = 1_500
+const sentinelDownAfterMs = 1_500
 const name = 'chaperone-master'
 
 export async function startSentinelSet(options: SentinelSetOptions = {}): Promise<SentinelSet> {

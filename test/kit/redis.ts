@@ -33,10 +33,28 @@ export interface RedisProcessOptions {
   readonly tls?: boolean
 }
 
-/** Starts the program of `REDIS_SERVER` (default `redis-server`) on a free port of 127.0.0.1. */
+/**
+ * Starts the program of `REDIS_SERVER` (default `redis-server`) on a free port of 127.0.0.1, and on another one when
+ * somebody was faster. Arguments that need a free port too come as a function.
+ */
 export async function startRedis(
-  args: readonly string[] = [],
+  args: readonly string[] | (() => Promise<readonly string[]>) = [],
   options: RedisProcessOptions = {},
+): Promise<RedisProcess> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await startOnce(typeof args === 'function' ? await args() : args, options)
+    } catch (error) {
+      if (attempt === maxAttempts) throw error
+    }
+  }
+}
+
+const maxAttempts = 3
+
+async function startOnce(
+  args: readonly string[],
+  options: RedisProcessOptions,
 ): Promise<RedisProcess> {
   const { configuration, cliArgs = [], tls = false } = options
   const directory = await mkdtemp(join(tmpdir(), 'chaperone-redis-'))
@@ -66,7 +84,7 @@ export async function startRedis(
       ],
       { stdio: 'ignore' },
     )
-    await answering(cli)
+    await answering(cli, server)
     return server
   }
   let server = await start()
@@ -104,12 +122,18 @@ export async function freePort(): Promise<number> {
   return address.port
 }
 
-async function answering(cli: RedisProcess['cli']): Promise<void> {
-  for (let attempt = 0; attempt < 100; attempt++) {
+async function answering(cli: RedisProcess['cli'], server: ChildProcess): Promise<void> {
+  const deadline = performance.now() + answerWithinMs
+  while (performance.now() < deadline) {
     const answer = await cli('ping').catch(() => '')
+    // It ends when the port is taken: then another one answers.
+    if (server.exitCode !== null) throw new Error(`redis-server ended with ${server.exitCode}`)
     // A server with a password says NOAUTH: it answers.
     if (answer !== '' && !answer.includes('refused')) return
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
-  throw new Error('redis-server did not answer within 5 s')
+  server.kill('SIGKILL')
+  throw new Error(`redis-server did not answer within ${answerWithinMs} ms`)
 }
+
+const answerWithinMs = 10_000

@@ -26,7 +26,7 @@ async function agrees(cluster: RedisCluster, acknowledged: Acknowledged, watched
   expect([...watched.broken, ...late.broken]).toEqual([])
 }
 
-describe('createRedisFeed() on a cluster', { timeout: 60_000 }, () => {
+describe('createRedisFeed() on a cluster', { timeout: 120_000 }, () => {
   test('follows the slot to its new owner, by choice and after a kill -9', async () => {
     await using cluster = await startRedisCluster()
     const at = scopeOf(cluster.url)
@@ -39,11 +39,7 @@ describe('createRedisFeed() on a cluster', { timeout: 60_000 }, () => {
     const first = await cluster.ownerOf(tag)
     const [replica] = await cluster.replicasOf(first)
     if (!replica) throw new Error('Expected a replica')
-    await replica.cli('CLUSTER', 'FAILOVER')
-    await untilTrue(
-      async () => (await cluster.ownerOf(tag)).port === replica.port,
-      'the replica owns the slot',
-    )
+    await cluster.promote(replica)
     await acknowledged.revoke(at, 'task:by-choice')
     await has(watched, 'task:by-choice')
     await fresh(watched)
@@ -55,10 +51,30 @@ describe('createRedisFeed() on a cluster', { timeout: 60_000 }, () => {
     watched.oldestMs()
     await replica.kill()
     await acknowledged.revoke(at, 'task:after-the-kill')
-    expect((await cluster.ownerOf(tag, { except: [replica] })).port).toBe(first.port)
     await has(watched, 'task:after-the-kill')
     await fresh(watched)
     expect(watched.oldestMs()).toBeGreaterThan(boundMs)
+    await agrees(cluster, acknowledged, watched)
+  })
+
+  test('refuses while its slot is migrated, and follows it', async () => {
+    await using cluster = await startRedisCluster()
+    const at = scopeOf(cluster.url)
+    const acknowledged = new Acknowledged()
+    await using watched = startWatchedFeed(at, acknowledged)
+    await watched.feed.ready
+    await acknowledged.revoke(at, 'task:before')
+    const from = await cluster.ownerOf(tag)
+    const to = cluster.nodes.slice(0, 3).find((node) => node !== from)
+    if (!to) throw new Error('Expected another master')
+    await cluster.moveSlot(tag, {
+      from,
+      to,
+      during: () => untilTrue(async () => ageOf(watched) > boundMs, 'the view is stale'),
+    })
+    await acknowledged.revoke(at, 'task:after')
+    await has(watched, 'task:after')
+    await fresh(watched)
     await agrees(cluster, acknowledged, watched)
   })
 

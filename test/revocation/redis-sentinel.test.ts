@@ -31,7 +31,7 @@ async function agrees(set: SentinelSet, acknowledged: Acknowledged, watched: Wat
   expect([...watched.broken, ...late.broken]).toEqual([])
 }
 
-describe('createRedisFeed() with Sentinels', { timeout: 60_000 }, () => {
+describe('createRedisFeed() with Sentinels', { timeout: 120_000 }, () => {
   test('goes stale when the master is killed, and follows the one that replaces it', async () => {
     await using set = await startSentinelSet()
     const acknowledged = new Acknowledged()

@@ -123,6 +123,12 @@ describe('openRedis() over TLS', () => {
     expect(await complaint(url, access)).toMatch(/Cannot find the master: .*NOAUTH/)
     const sentinelPasswordFile = await temporaryFile('sentinel', 'of-the-sentinel\n')
     expect(await complaint(url, { ...access, sentinelPasswordFile })).toBe('')
+    const rights = ['-@all', '+auth', '+sentinel|get-master-addr-by-name']
+    const auth = ['--no-auth-warning', '-a', 'of-the-sentinel']
+    await sentinel.cli(...auth, 'ACL', 'SETUSER', 'asker', 'on', '>of-the-asker', ...rights)
+    const asker = await temporaryFile('asker', 'of-the-asker\n')
+    const named = { sentinelUsername: 'asker', sentinelPasswordFile: asker }
+    expect(await complaint(url, { ...access, ...named })).toBe('')
     const swapped = { ...access, sentinelPasswordFile: access.passwordFile }
     expect(await complaint(url, swapped)).toMatch(/Cannot find the master: .*WRONGPASS/)
   })
