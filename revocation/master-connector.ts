@@ -14,8 +14,8 @@ export interface MasterConnectorOptions {
 }
 
 /**
- * Has a plain client of ioredis connect to whichever server is the master by now. Its own classes for this do not serve
- * the feed: `Cluster` subscribes on a random node, and neither gives up a connection in time.
+ * Has a plain client of ioredis connect to whichever server is the master by now. The client's own `Cluster` does not serve
+ * the feed: it subscribes on a random node, and does not notice that one has fallen silent.
  */
 export function masterConnector(
   options: MasterConnectorOptions,
@@ -49,7 +49,7 @@ export function masterConnector(
         } catch (error) {
           // The client ends for good when this rejects: it does so only when it was told to.
           signal.throwIfAborted()
-          emit('error', error instanceof Error ? error : new TypeError('Expected an error'))
+          if (error instanceof Error) emit('error', error)
           await delay(options.retryMs(), undefined, { signal })
         }
       }

@@ -5,13 +5,12 @@ import { untilTrue } from './until-true.ts'
 export interface SentinelSet extends AsyncDisposable {
   /** `redis-sentinel://...`. */
   readonly url: string
-  readonly sentinels: readonly RedisProcess[]
   /** In the order of the start: the first was the master then. */
   readonly servers: readonly RedisProcess[]
-  /** The port of the master, as the first Sentinel has it. */
-  masterPort(): Promise<number>
-  /** The server of that port. */
+  /** The master, as the first Sentinel has it. */
   master(): Promise<RedisProcess>
+  /** Asks for a failover by choice: `OK`, or why not now. */
+  failover(): Promise<string>
   /** Resolves when the Sentinels have another master than this. */
   untilMasterIsNot(port: number): Promise<RedisProcess>
 }
@@ -77,10 +76,9 @@ export async function startSentinelSet(options: SentinelSetOptions = {}): Promis
   const owned = stack.move()
   return {
     url: `redis-sentinel://${sentinels.map(({ port }) => `127.0.0.1:${port}`).join(',')}/${name}`,
-    sentinels,
     servers,
-    masterPort,
     master,
+    failover: () => asked.cli('SENTINEL', 'FAILOVER', name),
     async untilMasterIsNot(port) {
       await untilTrue(async () => (await masterPort()) !== port, 'the Sentinels have a new master')
       return await master()
