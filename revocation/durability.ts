@@ -27,8 +27,9 @@ export async function awaitDurability(
   try {
     const [role, , followers] = v.parse(roleSchema, await redis.role())
     if (role !== 'master') return { kind: 'unknown', why: 'Redis is not the master any more' }
-    const connected = followers.length
-    const replicas = await redis.wait(Math.max(connected, atLeast), waitMs)
+    const replicas = await redis.wait(Math.max(followers.length, atLeast), waitMs)
+    // One that began to follow meanwhile counts too.
+    const connected = Math.max(followers.length, replicas)
     return { kind: 'known', replicas, connected, onDisk: await isOnDisk(redis) }
   } catch (error) {
     return { kind: 'unknown', why: describeFault(error).reason }

@@ -1,4 +1,4 @@
-import { freePort, startRedis, type RedisProcess } from './redis.ts'
+import { freePort, redisArgs, startRedis, type RedisProcess } from './redis.ts'
 import { untilTrue } from './until-true.ts'
 
 /** Three masters with a replica each. */
@@ -48,8 +48,6 @@ export async function startRedisCluster(): Promise<RedisCluster> {
   for (const { server, busPort } of nodes.slice(1)) {
     await first.server.cli('CLUSTER', 'MEET', '127.0.0.1', String(server.port), String(busPort))
   }
-  const says = async ({ server }: ClusterNode, text: string): Promise<boolean> =>
-    (await server.cli('CLUSTER', 'INFO')).includes(text)
   await untilTrue(
     async () =>
       (await Promise.all(nodes.map((node) => says(node, `known_nodes:${nodes.length}`)))).every(
@@ -116,6 +114,10 @@ export async function startRedisCluster(): Promise<RedisCluster> {
   }
 }
 
+async function says({ server }: ClusterNode, text: string): Promise<boolean> {
+  return (await server.cli('CLUSTER', 'INFO')).includes(text)
+}
+
 interface ClusterNode {
   readonly server: RedisProcess
   readonly busPort: number
@@ -125,12 +127,13 @@ async function startNode(): Promise<ClusterNode> {
   let busPort = 0
   const server = await startRedis(async () => {
     busPort = await freePort()
-    return [
-      ...['--cluster-enabled', 'yes', '--cluster-port', String(busPort)],
-      ...['--cluster-node-timeout', String(clusterNodeTimeoutMs)],
-      ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
-      ...['--repl-ping-replica-period', '1'],
-    ]
+    return redisArgs({
+      'cluster-enabled': 'yes',
+      'cluster-port': String(busPort),
+      'cluster-node-timeout': String(clusterNodeTimeoutMs),
+      'repl-diskless-sync-delay': '0',
+      'repl-ping-replica-period': '1',
+    })
   })
   return { server, busPort }
 }

@@ -1,4 +1,4 @@
-import { startRedis, type RedisProcess } from './redis.ts'
+import { redisArgs, startRedis, type RedisProcess } from './redis.ts'
 import { untilTrue } from './until-true.ts'
 
 /** A master, its replicas and three Sentinels that replace it two seconds after it fell silent. */
@@ -27,11 +27,12 @@ const name = 'chaperone-master'
 export async function startSentinelSet(options: SentinelSetOptions = {}): Promise<SentinelSet> {
   const { replicas = 2, minReplicas = 1 } = options
   await using stack = new AsyncDisposableStack()
-  const common = [
-    ...['--min-replicas-to-write', String(minReplicas), '--min-replicas-max-lag', '2'],
-    ...['--repl-diskless-sync', 'yes', '--repl-diskless-sync-delay', '0'],
-    ...['--repl-ping-replica-period', '1'],
-  ]
+  const common = redisArgs({
+    'min-replicas-to-write': String(minReplicas),
+    'min-replicas-max-lag': '2',
+    'repl-diskless-sync-delay': '0',
+    'repl-ping-replica-period': '1',
+  })
   const first = stack.use(await startRedis(common))
   const following = ['--replicaof', `127.0.0.1 ${first.port}`]
   const others = await Promise.all(

@@ -112,6 +112,11 @@ async function startOnce(
   }
 }
 
+/** Settings as the arguments that `startRedis()` takes. */
+export function redisArgs(settings: Readonly<Record<string, string>>): readonly string[] {
+  return Object.entries(settings).flatMap(([key, value]) => [`--${key}`, value])
+}
+
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')

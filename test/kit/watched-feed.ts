@@ -3,6 +3,7 @@ import type { Clock } from '../../policy/types.ts'
 import type { RevocationDraft, RevocationFeed } from '../../revocation/feed.ts'
 import { createRedisCommitter } from '../../revocation/redis-committer.ts'
 import { createRedisFeed } from '../../revocation/redis-feed.ts'
+import { untilTrue } from './until-true.ts'
 
 const clock: Clock = { now: () => Date.now(), monotonic: () => performance.now() }
 
@@ -67,6 +68,10 @@ export class Acknowledged {
 export interface WatchedFeed extends AsyncDisposable {
   readonly feed: RevocationFeed
   readonly lines: readonly string[]
+  readonly ageMs: () => number
+  /** Resolve when the view is fresh, or holds the subject. */
+  fresh(): Promise<void>
+  has(subject: string): Promise<void>
   /** The greatest age since the last call, milliseconds. */
   oldestMs(): number
   /** What was wrong at any moment so far. */
@@ -97,10 +102,15 @@ export function startWatchedFeed(at: StoreScope, acknowledged: Acknowledged): Wa
     if (lacked !== undefined) broken.push(lacked)
   }
   const timer = setInterval(look, 5)
+  const ageNowMs = (): number => feed.view.ageMs(performance.now())
   return {
     feed,
     lines,
     broken,
+    ageMs: ageNowMs,
+    fresh: () => untilTrue(async () => ageNowMs() < freshMs, 'the view is fresh'),
+    has: (subject) =>
+      untilTrue(async () => feed.view.find([subject]) !== undefined, `${subject} is in force`),
     oldestMs() {
       look()
       const read = oldestMs
@@ -112,4 +122,24 @@ export function startWatchedFeed(at: StoreScope, acknowledged: Acknowledged): Wa
       await feed[Symbol.asyncDispose]()
     },
   }
+}
+
+const freshMs = 500
+
+/**
+ * Waits until all that was acknowledged is in force here and nothing of it is missing in the store. Resolves with what is
+ * wrong then: of what this feed ever said, and of what a sidecar that starts now reads.
+ */
+export async function findDisagreements(
+  { feed, broken }: WatchedFeed,
+  { at, acknowledged }: { readonly at: StoreScope; readonly acknowledged: Acknowledged },
+): Promise<readonly string[]> {
+  await untilTrue(
+    async () => acknowledged.holds(feed) && feed.status().missingInStore === 0,
+    'all of it is in force, and in the store',
+  )
+  await using late = startWatchedFeed(at, acknowledged)
+  await late.feed.ready
+  const lacks = acknowledged.holds(late.feed) ? [] : ['the store lacks a record']
+  return [...broken, ...late.broken, ...lacks]
 }

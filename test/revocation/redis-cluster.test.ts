@@ -2,29 +2,14 @@ import { describe, expect, test } from 'vitest'
 import { createPresence } from '../../revocation/presence.ts'
 import { createPresenceReader } from '../../revocation/presence-reader.ts'
 import { createRedisGrantStore } from '../../revocation/redis-grant-store.ts'
-import { startRedisCluster, type RedisCluster } from '../kit/redis-cluster.ts'
+import { startRedisCluster } from '../kit/redis-cluster.ts'
 import { untilTrue } from '../kit/until-true.ts'
-import { Acknowledged, scopeOf, startWatchedFeed, type WatchedFeed } from '../kit/watched-feed.ts'
+import { Acknowledged, findDisagreements, scopeOf, startWatchedFeed } from '../kit/watched-feed.ts'
 
 /** The default of `staleAfterWrites`. */
 const boundMs = 1_000
 /** All our keys have its slot. */
 const tag = '{chaperone}'
-
-const ageOf = ({ feed }: WatchedFeed): number => feed.view.ageMs(performance.now())
-const fresh = (watched: WatchedFeed): Promise<void> =>
-  untilTrue(async () => ageOf(watched) < boundMs / 2, 'the view is fresh')
-const has = ({ feed }: WatchedFeed, subject: string): Promise<void> =>
-  untilTrue(async () => feed.view.find([subject]) !== undefined, `${subject} is in force`)
-
-async function agrees(cluster: RedisCluster, acknowledged: Acknowledged, watched: WatchedFeed) {
-  await untilTrue(async () => acknowledged.holds(watched.feed), 'all of it is in force')
-  await untilTrue(async () => watched.feed.status().missingInStore === 0, 'the store has it')
-  await using late = startWatchedFeed(scopeOf(cluster.url), acknowledged)
-  await fresh(late)
-  expect(acknowledged.holds(late.feed)).toBe(true)
-  expect([...watched.broken, ...late.broken]).toEqual([])
-}
 
 describe('createRedisFeed() on a cluster', { timeout: 120_000 }, () => {
   test('follows the slot to its new owner, by choice and after a kill -9', async () => {
@@ -34,15 +19,15 @@ describe('createRedisFeed() on a cluster', { timeout: 120_000 }, () => {
     await using watched = startWatchedFeed(at, acknowledged)
     await watched.feed.ready
     await acknowledged.revoke(at, 'task:before')
-    await has(watched, 'task:before')
+    await watched.has('task:before')
 
     const first = await cluster.ownerOf(tag)
     const [replica] = await cluster.replicasOf(first)
     if (!replica) throw new Error('Expected a replica')
     await cluster.promote(replica)
     await acknowledged.revoke(at, 'task:by-choice')
-    await has(watched, 'task:by-choice')
-    await fresh(watched)
+    await watched.has('task:by-choice')
+    await watched.fresh()
     await untilTrue(
       async () => (await cluster.replicasOf(replica)).length === 1,
       'the old owner follows it',
@@ -51,10 +36,10 @@ describe('createRedisFeed() on a cluster', { timeout: 120_000 }, () => {
     watched.oldestMs()
     await replica.kill()
     await acknowledged.revoke(at, 'task:after-the-kill')
-    await has(watched, 'task:after-the-kill')
-    await fresh(watched)
+    await watched.has('task:after-the-kill')
+    await watched.fresh()
     expect(watched.oldestMs()).toBeGreaterThan(boundMs)
-    await agrees(cluster, acknowledged, watched)
+    expect(await findDisagreements(watched, { at, acknowledged })).toEqual([])
   })
 
   test('refuses while its slot is migrated, and follows it', async () => {
@@ -70,12 +55,12 @@ describe('createRedisFeed() on a cluster', { timeout: 120_000 }, () => {
     await cluster.moveSlot(tag, {
       from,
       to,
-      during: () => untilTrue(async () => ageOf(watched) > boundMs, 'the view is stale'),
+      during: () => untilTrue(async () => watched.ageMs() > boundMs, 'the view is stale'),
     })
     await acknowledged.revoke(at, 'task:after')
-    await has(watched, 'task:after')
-    await fresh(watched)
-    await agrees(cluster, acknowledged, watched)
+    await watched.has('task:after')
+    await watched.fresh()
+    expect(await findDisagreements(watched, { at, acknowledged })).toEqual([])
   })
 
   test('is left by an owner that was frozen, and everything else of a sidecar works there too', async () => {
@@ -118,9 +103,9 @@ describe('createRedisFeed() on a cluster', { timeout: 120_000 }, () => {
     )
     await acknowledged.revoke(at, 'task:after')
     old.thaw()
-    await has(watched, 'task:after')
-    await fresh(watched)
+    await watched.has('task:after')
+    await watched.fresh()
     await untilTrue(() => works('T-2'), 'grants and presence work on the new owner')
-    await agrees(cluster, acknowledged, watched)
+    expect(await findDisagreements(watched, { at, acknowledged })).toEqual([])
   })
 })

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { RedisConfig } from '../../config/schema.ts'
 import { createRedisCommitter } from '../../revocation/redis-committer.ts'
-import { startRedis, type RedisProcess } from '../kit/redis.ts'
+import { redisArgs, startRedis, type RedisProcess } from '../kit/redis.ts'
 import {
   localhostCertFile,
   localhostKeyFile,
@@ -12,12 +12,15 @@ import { untilTrue } from '../kit/until-true.ts'
 import { temporaryFile } from '../kit/world.ts'
 import { Acknowledged, draftOf, scopeOf, startWatchedFeed } from '../kit/watched-feed.ts'
 
-const files = ['--tls-cert-file', localhostCertFile, '--tls-key-file', localhostKeyFile]
-const authority = ['--tls-ca-cert-file', localhostCertFile]
+const files = redisArgs({
+  'tls-cert-file': localhostCertFile,
+  'tls-key-file': localhostKeyFile,
+  'tls-ca-cert-file': localhostCertFile,
+})
 const client = { certFile: localhostCertFile, keyFile: localhostKeyFile }
 const cliArgs = [
-  ...['--tls', '--cacert', localhostCertFile],
-  ...['--cert', localhostCertFile, '--key', localhostKeyFile],
+  '--tls',
+  ...redisArgs({ cacert: localhostCertFile, cert: localhostCertFile, key: localhostKeyFile }),
 ]
 
 type Access = Partial<Omit<RedisConfig, 'url' | 'prefix'>>
@@ -26,7 +29,7 @@ let open: RedisProcess
 let mutual: RedisProcess
 beforeAll(async () => {
   const tls = { tls: true, cliArgs }
-  const settings = [...files, ...authority, '--bind', '127.0.0.1 127.0.0.2']
+  const settings = [...files, '--bind', '127.0.0.1 127.0.0.2']
   open = await startRedis([...settings, '--tls-auth-clients', 'no'], tls)
   mutual = await startRedis([...settings, '--tls-auth-clients', 'yes'], tls)
 })
@@ -43,11 +46,8 @@ function scope(url: string, access: Access) {
 /** What the feed says first: of why it cannot follow, or nothing when it can. */
 async function complaint(url: string, access: Access): Promise<string> {
   await using watched = startWatchedFeed(scope(url, access), new Acknowledged())
-  const { feed, lines } = watched
-  await untilTrue(
-    async () => lines.length > 0 || feed.view.ageMs(performance.now()) !== Infinity,
-    'it is fresh, or complains',
-  )
+  const { ageMs, lines } = watched
+  await untilTrue(async () => lines.length > 0 || ageMs() !== Infinity, 'it is fresh, or complains')
   return lines[0] ?? ''
 }
 
@@ -107,7 +107,7 @@ describe('openRedis() over TLS', () => {
   })
 
   test('asks a Sentinel with its own password, and its master with the own one', async () => {
-    const settings = [...files, ...authority, '--tls-auth-clients', 'no', '--requirepass']
+    const settings = [...files, '--tls-auth-clients', 'no', '--requirepass']
     const tls = { tls: true, cliArgs }
     await using master = await startRedis([...settings, 'of-the-master'], tls)
     const configuration = `sentinel monitor main 127.0.0.1 ${master.port} 1`
