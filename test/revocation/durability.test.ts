@@ -64,6 +64,12 @@ describe('durability()', () => {
       async () => (await committer.durability({ atLeast: 0 })).kind === 'unknown',
       'the connection is known to have ended',
     )
+    // Another connection is there, and says nothing of what was committed on the first.
+    await untilTrue(async () => (await committer.list(1)).length === 1, 'it is connected again')
+    expect(await committer.durability({ atLeast: 0 })).toEqual({
+      kind: 'unknown',
+      why: 'the connection ended',
+    })
     await committer.commit(draftOf('task:T-5'))
     expect(await committer.durability({ atLeast: 0 })).toMatchObject({ kind: 'known' })
   })
