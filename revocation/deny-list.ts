@@ -22,8 +22,8 @@ export interface DenyListProblem {
   readonly message: string
 }
 
-/** As much as a ConfigMap may hold. */
-export const maxDenyListBytes = 1024 * 1024
+/** About a thousand lines, and never more than the audit takes at once: each is put on record. */
+export const maxDenyListBytes = 64 * 1024
 
 /**
  * Reads a deny list: one subject per line, then a blank and a reason if there is one, as on the channel. Lines that
