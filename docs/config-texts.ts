@@ -44,6 +44,7 @@ began with. SIGHUP also applies an unchanged file again: use it after a change o
 | policy files, JWKS of approvers and of \`delegation\`, \`upstreams[].caFile\` | after SIGHUP or another reload |
 | injected secrets, mint keys, \`grants.file\` | within 1s of use, without a reload |
 | trust bundle files | within about 1s, without a reload |
+| \`revocation.denyFile\`: what it holds | a new line within about 250ms, a line that is gone after another 1s; without a reload |
 | \`revocation.redis.passwordFile\`, \`revocation.redis.sentinelPasswordFile\` | at the next connection |
 `
 
@@ -59,7 +60,7 @@ export const meanings: Readonly<Record<string, string>> = {
   'identity.trustBundles[].file': 'SPIFFE bundle (JWK Set) in a file. Re-read on change',
   'identity.trustBundles[].url': 'SPIFFE bundle endpoint: `https:` only',
   'revocation.source':
-    '`embedded` lives in the process alone: nobody outside can revoke, so it is for trials',
+    '`embedded` lives in the process alone: nothing outside can revoke but `denyFile`, so it is for trials',
   'revocation.redis.url':
     '`redis://host:port`, `redis-sentinel://host:port,host:port/<master>` or `redis-cluster://host:port,host:port`; `rediss...` with TLS; the first two perhaps with `/<database>` at the end; no user or password',
   'revocation.redis.username': 'Redis ACL user',

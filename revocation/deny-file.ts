@@ -119,7 +119,9 @@ class DenyFile {
       provisional(subject, { reason, by: 'file', nowMs }),
     )
     const kept = new Set(said.map(({ subject }) => subject))
-    this.#leaving = this.#set.records().filter(({ subject }) => !kept.has(subject))
+    const gone = this.#set.records().filter(({ subject }) => !kept.has(subject))
+    // What is gone may be what a bad line was to say.
+    this.#leaving = problems.length === 0 ? gone : []
     return said.filter((record) => this.#set.add(record))
   }
 

@@ -147,6 +147,24 @@ describe('withDenyFile()', () => {
     expect(feed.status().denyFile).toEqual({ subjects: 1, problems: 1 })
   })
 
+  test('takes nothing back while a line is bad: it may be the one that was meant', async () => {
+    await writeFile(path, 'task:T-1\n')
+    const { feed, clock } = follow()
+    await using _ = feed
+    await replace('tsak:T-1\ntask:T-2\n')
+    await expect.poll(() => denies(feed, 'task:T-2'), poll).toBe(true)
+    clock.advance(60_000)
+    await delay(600)
+    expect(denies(feed, 'task:T-1')).toBe(true)
+    await replace('task:T-2\n')
+    await expect
+      .poll(() => {
+        clock.advance(1_000)
+        return denies(feed, 'task:T-1')
+      }, poll)
+      .toBe(false)
+  })
+
   test('the strictest of file and store counts, and neither takes from the other', async () => {
     await writeFile(path, 'task:T-1\n')
     const { feed, committer, clock } = follow()
