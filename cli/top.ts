@@ -85,7 +85,7 @@ async function live(store: Store, look: () => Promise<Picture>): Promise<void> {
       draw(lines)
     } catch (error) {
       const why = error instanceof Error ? error.message : 'unknown error'
-      draw([...printable(why).split('\n'), 'what follows is what it said last', '', ...lines])
+      draw([...why.split('\n').map(printable), 'what follows is what it said last', '', ...lines])
     }
   })
 }

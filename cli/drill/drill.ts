@@ -83,15 +83,21 @@ const maxSvidBytes = 16_384
 
 /** The metrics tell of every drill, so that one that could not run is seen like one that went wrong. */
 async function metered(options: DrillOptions): Promise<number> {
-  const { metricsFile: path } = options
   const beganMs = systemClock.monotonic()
   let report: DrillReport | undefined
-  try {
-    return await drill(options, (measured) => (report = measured))
-  } finally {
+  const tell = async (): Promise<void> => {
     const durationMs = systemClock.monotonic() - beganMs
     const result = { report, endedAtMs: systemClock.now(), durationMs }
-    if (path !== undefined) await writeMetricsFile(path, result)
+    if (options.metricsFile !== undefined) await writeMetricsFile(options.metricsFile, result)
+  }
+  try {
+    const code = await drill(options, (measured) => (report = measured))
+    await tell()
+    return code
+  } catch (error) {
+    // Why the drill failed is what the operator has to read.
+    await tell().catch(() => undefined)
+    throw error
   }
 }
 
