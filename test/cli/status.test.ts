@@ -107,7 +107,7 @@ describe('chaperone top', () => {
     expect(stdout).not.toContain('\u001b')
     await byAddress('revoke', 'task:T-top', '-r', 'drill')
     await flow.ended
-  })
+  }, 60_000)
 
   test('what others wrote cannot forge a line or move the cursor', async () => {
     const live = '{"x\\u001b[2J\\nforged":3}'
@@ -158,7 +158,7 @@ describe('chaperone revoke --dry-run', () => {
     expect(stdout).not.toMatch(/T-2|T-3|upstream/)
     await byAddress('revoke', 'task:T-2', '-r', 'drill')
     expect(await flow.ended).toEqual({ how: 'reset' })
-  })
+  }, 60_000)
 })
 
 describe('chaperone tail', () => {
