@@ -231,8 +231,9 @@ describe('chaperone task', () => {
     ],
   ])('grant --parent says what is wider than the parent: %s', async (_case, more, why) => {
     narrowParent ??= grant('P-2', [
-      ...['--sensitivity', 'public', '--agent', 'spiffe://example.org/agent/planner'],
-      ...['--delegate-to', 'spiffe://example.org/agent/*'],
+      '--sensitivity=public',
+      '--agent=spiffe://example.org/agent/planner',
+      '--delegate-to=spiffe://example.org/agent/*',
     ])
     expect(await narrowParent).toMatchObject({ code: 0 })
     const filled = more.map((text) => text.replace('{url}', world.upstream.url))

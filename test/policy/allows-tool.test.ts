@@ -23,7 +23,7 @@ describe('allowsTool()', () => {
       tools: ['read_*'],
       args: { path: { prefix: '/data/' } },
     }
-    const chain = chainOf([grant(), grant({ jti: 'child', destinations: [entry] })])
+    const chain = chainOf([grant(), grant({ jti: 'child', txn: 'child', destinations: [entry] })])
     expect(ask('read_file', { chain })).toBe(true)
     expect(ask('write_file', { chain })).toBe(false)
   })

@@ -375,7 +375,7 @@ describe('attenuation', () => {
     fc.assert(
       fc.property(wideAndNarrow, request, ([wide, narrow], { operation, upstream }) => {
         const parent = grant({ destinations: wide })
-        const child = grant({ destinations: narrow, jti: 'g2' })
+        const child = grant({ destinations: narrow, jti: 'g2', txn: 'child' })
         const asked = (chain: ReturnType<typeof grantChain>): boolean =>
           decide(input({ chain, operation, upstream })).outcome === 'allow'
         if (!asked(grantChain(parent, child))) return
@@ -383,9 +383,9 @@ describe('attenuation', () => {
         expect(asked(grantChain(parent))).toBe(true)
         expect(asked(grantChain(child))).toBe(true)
       }),
-      { numRuns: 2_000 },
+      { numRuns: 1_000 },
     )
-    expect(allowed).toBeGreaterThan(50)
+    expect(allowed).toBeGreaterThan(10)
   })
 
   test('calls a child narrower only when whatever it may do, its parent may do as well', () => {
@@ -412,12 +412,15 @@ describe('attenuation', () => {
 
   test('refuses by a link above what the leaf alone would allow', () => {
     const parent = grant({ destinations: [api({ paths: ['/v1/a'] })] })
-    const chain = grantChain(parent, grant({ jti: 'g2' }))
+    const chain = grantChain(parent, grant({ jti: 'g2', txn: 'child' }))
     expect(decide(input({ chain, operation: http('GET', '/v1/b') }))).toMatchObject({
       code: 'policy-denied',
       detail: 'grant g1: no destination of it allows this',
     })
-    const calm = { chain: grantChain(grant({ sensitivity: 'public' }), grant()), upstream: rest }
+    const calm = {
+      chain: grantChain(grant({ sensitivity: 'public' }), grant({ txn: 'child' })),
+      upstream: rest,
+    }
     expect(decide(input(calm))).toMatchObject({ code: 'policy-denied' })
     const tool = { chain: grantChain(grant({ destinations: [api()] }), grant()), upstream: mcp }
     expect(decide(input({ ...tool, operation: call('x') }))).toMatchObject({
