@@ -20,11 +20,10 @@ export function taskCarrier(
   rawHeaders: readonly string[],
   pathTxn: string | undefined,
 ): TaskCarrier | undefined | Denial {
-  const grants = valuesOf(rawHeaders, 'task-grant')
-  const ids = valuesOf(rawHeaders, 'task-id')
+  const { grants, ids, chains } = readFields(rawHeaders)
   if (grants.length > 1) return deny('task-conflict', 'more than one Task-Grant field')
   if (ids.length > 1) return deny('task-conflict', 'more than one Task-Id field')
-  const ancestors = readAncestors(valuesOf(rawHeaders, 'task-grant-chain'))
+  const ancestors = readAncestors(chains)
   if (!isList(ancestors)) return ancestors
   const [grant] = grants
   const [id] = ids
@@ -64,9 +63,31 @@ function isCompactJws(text: string): boolean {
   return text.length <= maxGrantBytes && compactForm.test(text)
 }
 
-function valuesOf(rawHeaders: readonly string[], name: string): readonly string[] {
-  return rawHeaders.filter((_, index) => {
-    const isValue = index % 2 === 1
-    return isValue && rawHeaders[index - 1]?.toLowerCase() === name
-  })
+interface Fields {
+  readonly grants: readonly string[]
+  readonly ids: readonly string[]
+  readonly chains: readonly string[]
+}
+
+/** The values of our fields, by one pass: this runs for every request. */
+function readFields(rawHeaders: readonly string[]): Fields {
+  const grants: string[] = []
+  const ids: string[] = []
+  const chains: string[] = []
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+    const value = rawHeaders[index + 1] ?? ''
+    switch (rawHeaders[index]?.toLowerCase()) {
+      case 'task-grant':
+        grants.push(value)
+        break
+      case 'task-id':
+        ids.push(value)
+        break
+      case 'task-grant-chain':
+        chains.push(value)
+        break
+      default:
+    }
+  }
+  return { grants, ids, chains }
 }
