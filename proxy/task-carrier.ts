@@ -76,18 +76,10 @@ function readFields(rawHeaders: readonly string[]): Fields {
   const chains: string[] = []
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
     const value = rawHeaders[index + 1] ?? ''
-    switch (rawHeaders[index]?.toLowerCase()) {
-      case 'task-grant':
-        grants.push(value)
-        break
-      case 'task-id':
-        ids.push(value)
-        break
-      case 'task-grant-chain':
-        chains.push(value)
-        break
-      default:
-    }
+    const name = rawHeaders[index]?.toLowerCase()
+    if (name === 'task-grant') grants.push(value)
+    else if (name === 'task-id') ids.push(value)
+    else if (name === 'task-grant-chain') chains.push(value)
   }
   return { grants, ids, chains }
 }
