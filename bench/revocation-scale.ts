@@ -40,7 +40,7 @@ if (part === 'load' || part === 'check' || part === 'reach') {
 } else await main(process.argv.includes('--short'))
 
 async function main(isShort: boolean): Promise<void> {
-  const [{ model = 'unknown processor' } = {}] = cpus()
+  const model = cpus()[0]?.model ?? 'unknown processor'
   const gib = Math.round(totalmem() / 1024 ** 3)
   print(`${cpus().length} x ${model.trim()}, ${gib} GiB, Node ${process.version}\n`)
   const counts = isShort ? [1_000, 100_000] : [1_000, 100_000, 1_000_000]

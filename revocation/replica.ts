@@ -9,7 +9,14 @@ import {
 import type { Revocation } from '../policy/types.ts'
 import type { Position } from './link-hash.ts'
 import { followLinks, type LogPage } from './redis-log.ts'
-import { liftKey, proves, type Missing, type Sync, type Unproven } from './unproven.ts'
+import {
+  liftKey,
+  proves,
+  type Advance,
+  type Missing,
+  type Sync,
+  type Unproven,
+} from './unproven.ts'
 
 /** A sync that completed with nothing missing. */
 export interface Proof {
@@ -251,6 +258,8 @@ export class Replica {
 
   #assert(record: Revocation, seenAt: number | undefined): readonly Revocation[] {
     const held = this.#assertions.get(record.subject)
+    // All traffic is refused from then on: a storm must not take the memory too.
+    if (!held && this.#overflowed) return []
     const tick = ++this.#ticks
     const assertion = { record: held?.record ?? record, tick, seenAt, rid: undefined }
     this.#assertions.set(record.subject, assertion)
@@ -290,11 +299,6 @@ export class Replica {
     this.#revision++
   }
 }
-
-export type Advance =
-  | { readonly kind: 'complete'; readonly at: Position }
-  | { readonly kind: 'more'; readonly sync: Sync }
-  | { readonly kind: 'broken' }
 
 /** Signed lifts only, so an operator's own work is all that counts against it. */
 const maxLifts = 100_000

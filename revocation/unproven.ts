@@ -13,6 +13,12 @@ export interface Sync {
   readonly heard: readonly string[]
 }
 
+/** Where a page of the log leads. */
+export type Advance =
+  | { readonly kind: 'complete'; readonly at: Position }
+  | { readonly kind: 'more'; readonly sync: Sync }
+  | { readonly kind: 'broken' }
+
 /** What is held here and was not read from the store: records by their number in the set, lifts by their `rid`. */
 export interface Unproven {
   readonly records: IdSet

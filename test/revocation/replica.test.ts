@@ -174,6 +174,16 @@ function missingRecord(): { readonly replica: Replica; readonly missing: Missing
   return { replica, missing }
 }
 
+describe('Replica.overflowed', () => {
+  test('keeps no assertion for which there is no room', () => {
+    const replica = new Replica({ maxRecords: 1 })
+    replica.hear(record('r1'), 0)
+    for (const more of ['task:T-2', 'task:T-3']) replica.hear(provisional(more, said), 0)
+    expect(replica.overflowed).toBe(true)
+    expect(replica.assertions(10).map((one) => one.record.subject)).toEqual(['task:T-2'])
+  })
+})
+
 describe('Replica.restored()', () => {
   test('counts once the record is read: a store that lost it again is scanned, and told again', () => {
     const { replica, missing } = missingRecord()
