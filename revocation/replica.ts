@@ -7,6 +7,7 @@ import {
   RevocationSetFullError,
 } from '../policy/revocation-set.ts'
 import type { Revocation } from '../policy/types.ts'
+import type { Assertion } from './assertion.ts'
 import type { Position } from './link-hash.ts'
 import { followLinks, type LogPage } from './redis-log.ts'
 import {
@@ -23,17 +24,6 @@ export interface Proof {
   readonly position: Position
   /** When its last question was sent, monotonic milliseconds: what came later may be missing. */
   readonly sentAtMs: number
-}
-
-/** A bare assertion that the store has yet to take over. */
-export interface Assertion {
-  readonly record: Revocation
-  /** Order of hearing: an answer to an earlier assertion of the subject says nothing about a later one. */
-  readonly tick: number
-  /** The position at which it was seen in the set of subjects; undefined when it was heard. */
-  readonly seenAt: number | undefined
-  /** The record of the store that stands for it, once the store has said so. */
-  readonly rid: string | undefined
 }
 
 /**

@@ -1,9 +1,10 @@
 import type { Lift } from '../../policy/lift.ts'
 import { isDurable, recordKey } from '../../policy/revocation-set.ts'
 import type { Revocation } from '../../policy/types.ts'
+import type { Assertion } from '../../revocation/assertion.ts'
 import type { Position } from '../../revocation/link-hash.ts'
 import type { LogPage } from '../../revocation/redis-log.ts'
-import { Replica, type Assertion } from '../../revocation/replica.ts'
+import { Replica } from '../../revocation/replica.ts'
 import { provisional, type StoredItem } from '../../revocation/revocation-record.ts'
 import type { Missing, Sync } from '../../revocation/unproven.ts'
 

@@ -1,8 +1,9 @@
 import { describe, expect, test } from 'vitest'
 import type { Lift } from '../../policy/lift.ts'
 import type { Revocation } from '../../policy/types.ts'
+import type { Assertion } from '../../revocation/assertion.ts'
 import { genesis } from '../../revocation/link-hash.ts'
-import { Replica, type Assertion } from '../../revocation/replica.ts'
+import { Replica } from '../../revocation/replica.ts'
 import { provisional } from '../../revocation/revocation-record.ts'
 import type { Missing } from '../../revocation/unproven.ts'
 
