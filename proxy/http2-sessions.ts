@@ -73,6 +73,8 @@ class AgentSession {
   constructor(socket: Socket, options: Http2SessionsOptions) {
     this.#options = options
     this.#socket = socket
+    // A listener of HTTP/1 keeps a socket whose agent has ended its side: here nobody would ever end ours.
+    socket.allowHalfOpen = false
     this.#session = performServerHandshake(socket, sessionOptions(options.limits))
     this.#session.on('error', () => socket.destroy())
     this.#session.on('stream', (stream, headers, _flags, raw) =>

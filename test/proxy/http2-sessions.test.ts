@@ -118,6 +118,16 @@ describe('createListener() with HTTP/2', () => {
     await agent.ended
   })
 
+  test('ends a connection whose agent has ended its side', async () => {
+    const { port, waiting } = await start()
+    const agent = openFrames(port)
+    agent.send(headersFrame(1, get))
+    await until(() => waiting.length === 1)
+    agent.socket.end()
+    await agent.ended
+    await until(() => waiting[0]?.closed === true)
+  })
+
   test('resets the stream of a request that ends in a fault, and logs its code', async () => {
     const { port, faults } = await start({ fails: true })
     const agent = openFrames(port)
