@@ -5,6 +5,7 @@
  */
 import { spawnSync } from 'node:child_process'
 import { rssMb, startServer } from './child.ts'
+import { peerNames } from '../test/kit/peer-proxy.ts'
 import { report, type Memory } from './report.ts'
 import { measureRevocation } from './revocation.ts'
 import { startBenchSidecar } from './sidecar.ts'
@@ -51,12 +52,17 @@ async function underLoad() {
   const readyMs = await startTimes()
   const args = [String(upstream.port)]
   await using bare = await startServer('bare.ts', args)
-  await using httpProxy = await startServer('http-proxy.ts', args)
+  await using peers = new AsyncDisposableStack()
+  const passing: Candidate[] = []
+  for (const name of peerNames) {
+    const { port, pid } = peers.use(await startServer('peer.ts', [...args, name]))
+    passing.push({ name, port, pid })
+  }
   await using full = await startBenchSidecar({ upstreamPort: upstream.port })
   const candidates: readonly Candidate[] = [
     { name: 'direct', port: upstream.port, pid: upstream.pid },
     { name: 'bare', port: bare.port, pid: bare.pid },
-    { name: 'http-proxy', port: httpProxy.port, pid: httpProxy.pid },
+    ...passing,
     { name: 'full', port: full.port, pid: full.process.pid },
   ]
   const request = full.request('/json', 'bench')

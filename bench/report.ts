@@ -1,4 +1,5 @@
 import { cpus, totalmem } from 'node:os'
+import { peerNames } from '../test/kit/peer-proxy.ts'
 import { median } from './load.ts'
 import type { RevocationResult } from './revocation.ts'
 import type { Slice, Slices } from './throughput.ts'
@@ -64,12 +65,12 @@ function latencyTable(slices: Slices): string {
   return table(['', 'req/s', 'p50 us', 'p99 us'], rows)
 }
 
-const compared = [
+const compared: readonly (readonly [over: string, under: string])[] = [
   ['full', 'bare'],
-  ['bare', 'http-proxy'],
-  ['full', 'http-proxy'],
+  ...peerNames.map((name) => ['bare', name] as const),
+  ...peerNames.map((name) => ['full', name] as const),
   ['bare', 'direct'],
-] as const
+]
 
 function ratioTable(slices: Slices): string {
   const rows = compared.map(([over, under]) => {
@@ -85,14 +86,13 @@ function ratioTable(slices: Slices): string {
 }
 
 function addedTable(slices: Slices): string {
-  const rows = (
-    [
-      ['full', 'bare'],
-      ['bare', 'direct'],
-      ['full', 'direct'],
-      ['http-proxy', 'direct'],
-    ] as const
-  ).map(([over, under]) => [
+  const pairs: readonly (readonly [over: string, under: string])[] = [
+    ['full', 'bare'],
+    ['bare', 'direct'],
+    ['full', 'direct'],
+    ...peerNames.map((name) => [name, 'direct'] as const),
+  ]
+  const rows = pairs.map(([over, under]) => [
     `${over} - ${under}`,
     spread(within(slices, { over, under, by: (a, b) => a.p50Us - b.p50Us })),
     spread(within(slices, { over, under, by: (a, b) => a.p99Us - b.p99Us })),

@@ -2,11 +2,11 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { createRequire } from 'node:module'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { peerNames, versionOfPeer } from '../kit/peer-proxy.ts'
 import { startRawUpstream, startRelay, watch, type Peer } from '../kit/relay.ts'
 import type { Subject } from './probe.ts'
 
@@ -34,7 +34,7 @@ export function contenders(): readonly Contender[] {
         deadlineMs,
       }),
     },
-    ...[httpProxy, nginx, haproxy]
+    ...[...peerNames.map(peerProgram), nginx, haproxy]
       .filter(({ path }) => existsSync(path))
       .map((program) => ({
         name: program.name,
@@ -91,21 +91,19 @@ interface ProgramOptions {
   readonly folder: string
 }
 
-const httpProxy: Program = {
-  name: 'http-proxy',
-  path: process.execPath,
-  version: () => {
-    const { version }: { version: string } = createRequire(import.meta.url)(
-      'http-proxy/package.json',
-    )
-    return version
-  },
-  config: () => '',
-  args: (_, { port, upstream }) => [
-    fileURLToPath(new URL('http-proxy-main.ts', import.meta.url)),
-    String(port),
-    upstream,
-  ],
+function peerProgram(name: string): Program {
+  return {
+    name,
+    path: process.execPath,
+    version: () => versionOfPeer(name),
+    config: () => '',
+    args: (_, { port, upstream }) => [
+      fileURLToPath(new URL('peer-main.ts', import.meta.url)),
+      name,
+      String(port),
+      upstream,
+    ],
+  }
 }
 
 const nginx: Program = {
