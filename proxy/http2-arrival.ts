@@ -178,7 +178,7 @@ export class Http2Response {
   }
 
   #sendTrailers(): void {
-    if (this.#isCut || !this.#isEnded || !this.#isWritable()) return
+    if (!this.#isWritable()) return
     const trailers: Record<string, string[]> = {}
     for (const [name, value] of this.#trailers) (trailers[name.toLowerCase()] ??= []).push(value)
     this.#stream.sendTrailers(trailers)

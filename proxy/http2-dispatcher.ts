@@ -95,13 +95,14 @@ export class Http2Dispatcher extends Dispatcher {
 
   #open(): Link {
     const options = {
-      createConnection: () => dial(this.#origin, this.#options),
+      createConnection: () =>
+        dial(this.#origin, { ...this.#options, fail: (error) => session.destroy(error) }),
       settings: { enablePush: false },
       strictSingleValueFields: false,
       // One table for all tasks would let one probe what another sends, its credential above all (RFC 7541 section 7.1).
       maxDeflateDynamicTableSize: 0,
     }
-    const session = connect(this.#origin, options)
+    const session: ClientHttp2Session = connect(this.#origin, options)
     const link: Link = { session, streams: 0, isUsed: true, isAsked: false }
     const check = setInterval(() => checkLink(link), checkMs)
     check.unref()
@@ -145,7 +146,14 @@ function checkLink(link: Link): void {
   })
 }
 
-function dial(origin: URL, { config, ca, lookup }: Http2DispatcherOptions): Socket {
+/**
+ * Opens the connection of a session. What goes wrong after the network's own errors is told by `fail`, which must end the
+ * session and not the socket: Node aborts the process over a session whose socket is gone in the moment that it connects.
+ */
+function dial(
+  origin: URL,
+  { config, ca, lookup, fail }: Http2DispatcherOptions & { readonly fail: (error: Error) => void },
+): Socket {
   const host = origin.hostname.replace(/^\[|\]$/g, '')
   const isSecure = origin.protocol === 'https:'
   const port = Number(origin.port || (isSecure ? 443 : 80))
@@ -159,19 +167,14 @@ function dial(origin: URL, { config, ca, lookup }: Http2DispatcherOptions): Sock
       })
     : connectTcp(target)
   const timer = setTimeout(() => {
-    socket.destroy(new UpstreamLinkError('ERR_UPSTREAM_CONNECT_TIMEOUT', 'No connection in time'))
+    fail(new UpstreamLinkError('ERR_UPSTREAM_CONNECT_TIMEOUT', 'No connection in time'))
   }, config.connectTimeout)
   socket.once('close', () => clearTimeout(timer))
-  socket.once('connect', () => {
-    if (!isSecure) clearTimeout(timer)
-  })
-  socket.once('secureConnect', () => {
+  socket.once(isSecure ? 'secureConnect' : 'connect', () => {
     clearTimeout(timer)
-    const isHttp2 = 'alpnProtocol' in socket && socket.alpnProtocol === 'h2'
+    const isHttp2 = !isSecure || ('alpnProtocol' in socket && socket.alpnProtocol === 'h2')
     if (isHttp2) return
-    socket.destroy(
-      new UpstreamLinkError('ERR_UPSTREAM_PROTOCOL', 'The upstream did not choose HTTP/2'),
-    )
+    fail(new UpstreamLinkError('ERR_UPSTREAM_PROTOCOL', 'The upstream did not choose HTTP/2'))
   })
   return socket
 }

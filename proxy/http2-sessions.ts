@@ -34,11 +34,13 @@ interface Http2SessionsOptions {
 /** Streams that one connection may have open. */
 const maxStreams = 100
 /** What may still be under way for streams that the agent has reset already, before its connection is ended. */
-const maxRunning = maxStreams * 2
+const maxRunning = 150
 /** Resets that an agent may send at once, and then per second (CVE-2023-44487): above it the connection ends with GOAWAY. */
 const resetBurst = 200
 const resetsPerSecond = 33
 const pseudoFields = 4
+/** Node takes the code only beside an error. */
+const tooMuch = new Error('Too many requests are under way on one connection')
 /** After GOAWAY: for the agent to close. */
 const lingerMs = 1_000
 
@@ -109,7 +111,7 @@ class AgentSession {
       this.#armIdle()
     })
     if (this.#running >= maxRunning) {
-      return this.#session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM)
+      return this.#session.destroy(tooMuch, constants.NGHTTP2_ENHANCE_YOUR_CALM)
     }
     void this.#run({ req, res })
   }

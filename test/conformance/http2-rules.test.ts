@@ -8,6 +8,7 @@ import {
   headerBlock,
   headersFrame,
   openFrames,
+  rstFrame,
   type Field,
   type FramePeer,
 } from '../kit/http2-frames.ts'
@@ -270,14 +271,26 @@ describe('The limits of an HTTP/2 connection', () => {
       },
     })
     const agent = openFrames(relay.port)
-    for (let n = 0; n < 2_000; n += 1) {
-      const stream = n * 2 + 1
-      const rst = frame('rstStream', { stream, payload: Buffer.of(0, 0, 0, errorCode.cancel) })
-      agent.send(headersFrame(stream, get()), rst)
+    // In pieces, each of them begun before the next: the limit of resets lies above what this needs.
+    const frames = rapidResets(160, get())
+    for (let at = 0; at < frames.length; at += 30) {
+      agent.send(...frames.slice(at, at + 30))
+      await until(() => begun >= Math.min(150, (at + 30) / 2))
     }
+    const goaway = await agent.frame((one) => one.type === frameType.goaway)
+    expect(codeOf(goaway)).toBe(errorCode.enhanceYourCalm)
+    await agent.ended
+    expect(begun).toBe(150)
+    await nextAgentIsServed(relay)
+  })
+
+  test('a rapid reset ends the connection even when nothing of it is still under way', async () => {
+    await using relay = await startRelay({ gated: true })
+    const agent = openFrames(relay.port)
+    // Between the limit of ours and the parser's own, and each is refused at once.
+    agent.send(...rapidResets(600, get({ path: '/a//b' })))
     await agent.frame((one) => one.type === frameType.goaway)
     await agent.ended
-    expect(begun).toBeLessThanOrEqual(300)
     await nextAgentIsServed(relay)
   })
 
@@ -310,6 +323,14 @@ describe('The limits of an HTTP/2 connection', () => {
     await nextAgentIsServed(relay)
   })
 })
+
+/** Requests that are reset as soon as they are sent. */
+function rapidResets(count: number, fields: readonly Field[]): readonly Buffer[] {
+  return Array.from({ length: count }, (_, n) => n * 2 + 1).flatMap((stream) => [
+    headersFrame(stream, fields),
+    rstFrame(stream, errorCode.cancel),
+  ])
+}
 
 /** RST_STREAM, GOAWAY, or an answer with our denial. */
 async function refusedOn(agent: FramePeer, stream: number): Promise<void> {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { createServer as createTcpServer } from 'node:net'
 import { once } from 'node:events'
+import { createServer as createTlsServer } from 'node:tls'
 import { describe, expect, test } from 'vitest'
 import type { UpstreamConfig } from '../../config/schema.ts'
 import { createUpstreamClient } from '../../proxy/upstream-client.ts'
@@ -10,6 +11,7 @@ import { until } from '../kit/relay.ts'
 import { localhostCertFile, startTlsHttp2Server, startTlsServer } from '../kit/tls.ts'
 
 const ca = readFileSync(localhostCertFile, 'utf8')
+const key = readFileSync(new URL('../kit/tls/localhost.key.pem', import.meta.url))
 
 describe('Http2Dispatcher', () => {
   test('speaks h2 over TLS with the authority of its configuration', async () => {
@@ -40,6 +42,23 @@ describe('Http2Dispatcher', () => {
       code: expect.stringMatching(/^(?:ERR_UPSTREAM_PROTOCOL|ERR_SSL_.*|ECONNRESET)$/),
     })
     expect(requests).toBe(0)
+  })
+
+  test('sends nothing to an upstream over TLS that chooses no protocol', async () => {
+    let received = 0
+    const server = createTlsServer({ key, cert: ca }, (socket) => {
+      socket.on('error', () => undefined)
+      socket.on('data', (chunk) => {
+        received += chunk.length
+      })
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const address = server.address()
+    const port = typeof address === 'object' && address ? address.port : 0
+    await using client = open({ url: `https://localhost:${port}`, allowPrivateAddresses: true }, ca)
+    await expect(get(client)).rejects.toMatchObject({ code: 'ERR_UPSTREAM_PROTOCOL' })
+    expect(received).toBe(0)
+    server.close()
   })
 
   test('refuses to dial a name that leads to loopback', async () => {

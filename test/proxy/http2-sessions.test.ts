@@ -1,11 +1,12 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
-import type { AgentResponse } from '../../proxy/arrival.ts'
+import type { AgentRequest, AgentResponse } from '../../proxy/arrival.ts'
 import { systemClock } from '../../proxy/system-clock.ts'
 import { createListener, type Listener } from '../../proxy/listener.ts'
 import {
   codeOf,
+  dataFrame,
   errorCode,
   flag,
   frame,
@@ -13,6 +14,7 @@ import {
   headersFrame,
   openFrames,
   preface,
+  rstFrame,
   type Field,
 } from '../kit/http2-frames.ts'
 import { limits, until, watch } from '../kit/relay.ts'
@@ -30,6 +32,7 @@ interface Bench {
   readonly faults: Readonly<Record<string, unknown>>[]
   /** What was asked and is not answered. */
   readonly waiting: AgentResponse[]
+  readonly asked: AgentRequest[]
 }
 
 const listeners: Listener[] = []
@@ -41,18 +44,20 @@ afterEach(async () => {
 async function start({ headTimeout = 10_000, fails = false } = {}): Promise<Bench> {
   const faults: Readonly<Record<string, unknown>>[] = []
   const waiting: AgentResponse[] = []
+  const asked: AgentRequest[] = []
   const listener = createListener({
     limits: { ...limits, headTimeout },
     clock: systemClock,
     log: { warn: () => undefined, error: (fields) => void faults.push(fields) },
-    handle: async ({ res }) => {
+    handle: async ({ req, res }) => {
       if (fails) throw new Error('unforeseen')
+      asked.push(req)
       waiting.push(res)
     },
   })
   listeners.push(listener)
   const url = new URL(await listener.listen('127.0.0.1:0'))
-  return { listener, port: Number(url.port), faults, waiting }
+  return { listener, port: Number(url.port), faults, waiting, asked }
 }
 
 describe('createListener() with HTTP/2', () => {
@@ -116,6 +121,30 @@ describe('createListener() with HTTP/2', () => {
     agent.send(preface)
     await agent.frame((one) => one.type === frameType.goaway)
     await agent.ended
+  })
+
+  test.each([
+    ['with its body', dataFrame(1, 'x', { endStream: true }), true],
+    ['by a reset with NO_ERROR', rstFrame(1, errorCode.none), false],
+    ['by a reset with CANCEL', rstFrame(1, errorCode.cancel), false],
+  ])('says of a request that ended %s whether it is complete', async (_, end, isComplete) => {
+    const { port, asked } = await start()
+    const agent = openFrames(port)
+    agent.send(headersFrame(1, get, { endStream: false }), dataFrame(1, 'x'))
+    await until(() => asked.length === 1)
+    const [req] = asked
+    let isOver = false
+    const over = (): void => {
+      isOver = true
+    }
+    req?.on('end', over)
+    req?.on('close', over)
+    req?.on('data', () => undefined)
+    expect(req?.complete).toBe(false)
+    agent.send(end)
+    await until(() => isOver)
+    expect(req?.complete).toBe(isComplete)
+    agent.socket.destroy()
   })
 
   test('ends a connection whose agent has ended its side', async () => {
