@@ -95,11 +95,16 @@ class Observer {
       case 'Var':
         return typeof body === 'string' ? at(this.root(body)) : this.#unknown()
       case '.':
-      case 'has':
         return this.#attribute(body)
       case 'getTag':
-      case 'hasTag':
         return this.#tag(body)
+      // The presence alone, which the place being listed says.
+      case 'has':
+        this.#attribute(body)
+        return nothing
+      case 'hasTag':
+        this.#tag(body)
+        return nothing
       case 'in':
         return this.#isIn(body, member(body, 'right'))
       case 'is':
