@@ -148,7 +148,7 @@ class ReplaceableCedar {
     this.#instance = start(this.#image)
     this.#slots.clear()
     this.#loaded = []
-    this.#observer.replaced()
+    if (this.#instance) this.#observer.replaced()
     return this.#instance
   }
 

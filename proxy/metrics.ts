@@ -35,6 +35,10 @@ export interface Metrics {
   revocationApplied(op: RevocationOp): void
   configReloaded(result: 'applied' | 'rejected'): void
   checkpointStored(outcome: 'stored' | 'failed'): void
+  /** By a remembered answer, or by Cedar. Told for every decision: it only adds to a number. */
+  policyAnswered(by: 'memo' | 'engine'): void
+  policySelfChecked(result: 'same' | 'different'): void
+  policyEngineReplaced(): void
   /** Attaches the gauges; without it they are absent. */
   observe(source: MetricsSource): void
   /** Prometheus text. */
@@ -103,6 +107,29 @@ export function createMetrics(): Metrics {
     labelNames: ['outcome'] as const,
     registers,
   })
+  const answers = { memo: 0, engine: 0 }
+  new Counter({
+    name: 'chaperone_policy_answers_total',
+    help: 'Answers of the policies, remembered ones and those of the engine',
+    labelNames: ['by'] as const,
+    registers,
+    collect() {
+      this.reset()
+      this.inc({ by: 'memo' }, answers.memo)
+      this.inc({ by: 'engine' }, answers.engine)
+    },
+  })
+  const selfChecks = new Counter({
+    name: 'chaperone_policy_self_checks_total',
+    help: 'Policy decisions that were made again in the plain way',
+    labelNames: ['result'] as const,
+    registers,
+  })
+  const replacements = new Counter({
+    name: 'chaperone_policy_engine_replacements_total',
+    help: 'Policy engines that were worn out or broken, and replaced',
+    registers,
+  })
   new Gauge({
     name: 'chaperone_build_info',
     help: 'Always 1',
@@ -130,6 +157,9 @@ export function createMetrics(): Metrics {
     revocationApplied: (op) => revocations.inc({ op }),
     configReloaded: (result) => reloads.inc({ result }),
     checkpointStored: (outcome) => checkpoints.inc({ outcome }),
+    policyAnswered: (by) => void (answers[by] += 1),
+    policySelfChecked: (result) => selfChecks.inc({ result }),
+    policyEngineReplaced: () => replacements.inc(),
     observe: (source) => observe(registry, source),
     expose: async () => ({ contentType: registry.contentType, text: await registry.metrics() }),
   }

@@ -10,8 +10,10 @@ import {
   parseApproverKeys,
   type ApproverRegistry,
 } from '../policy/approver.ts'
-import { compilePolicies, type PolicyEngine } from '../policy/cedar.ts'
+import { buildPolicySet, type EngineObserver, type PolicyEngine } from '../policy/cedar.ts'
+import { createEngine } from '../policy/cedar-engine.ts'
 import type { Clock, Upstream } from '../policy/types.ts'
+import { buildInWorker } from './build-in-worker.ts'
 import { createGrantVerifier, type GrantVerifier } from './grant-verifier.ts'
 import { openGrantFile, type GrantFile } from './grant-file.ts'
 import { cedarSchema, loadPolicyFiles } from './policy-files.ts'
@@ -53,6 +55,9 @@ interface SnapshotOptions {
   readonly config: Config
   readonly configSha: string
   readonly clock: Clock
+  readonly observer?: EngineObserver
+  /** Compiles policies in a thread of their own, because this one serves. Default false, which is sooner done. */
+  readonly inBackground?: boolean
 }
 
 /**
@@ -63,6 +68,8 @@ export async function createSnapshot({
   config,
   configSha,
   clock,
+  observer,
+  inBackground = false,
 }: SnapshotOptions): Promise<Snapshot> {
   const audience = config.audience ?? `spiffe://${config.trustDomain}/chaperone`
   const approvers = readApprovers(config)
@@ -70,7 +77,7 @@ export async function createSnapshot({
   const routes = compileRoutes(config)
   const upstreams = openUpstreams(config, { mintKeys, clock })
   const bundles = new TrustBundles(config.identity, { clock })
-  const engine = loadEngine(config)
+  const engine = await loadEngine(config, { observer, inBackground })
   await bundles.start()
   return {
     config,
@@ -103,10 +110,18 @@ export async function createSnapshot({
 const maxJwksBytes = 256 * 1024
 const maxCaBytes = 1024 * 1024
 
-function loadEngine({ policy }: Config): PolicyEngine {
-  const compiled = compilePolicies(loadPolicyFiles(policy), { schema: cedarSchema() })
-  if (compiled.ok) return compiled.engine
-  const lines = compiled.problems.map(
+async function loadEngine(
+  { policy }: Config,
+  options: { readonly observer: EngineObserver | undefined; readonly inBackground: boolean },
+): Promise<PolicyEngine> {
+  const { observer, inBackground } = options
+  const sources = loadPolicyFiles(policy)
+  const schema = cedarSchema()
+  const built = inBackground
+    ? await buildInWorker({ sources, schema })
+    : buildPolicySet(sources, { schema })
+  if (built.ok) return createEngine(built.set, observer && { observer })
+  const lines = built.problems.map(
     ({ file, line, col, message }) => `${file}:${line}:${col} ${message}`,
   )
   throw new SnapshotError(`Policies cannot be used:\n${lines.join('\n')}`)

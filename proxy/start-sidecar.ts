@@ -13,6 +13,7 @@ import { startAdminListener, type CheckResult } from './admin.ts'
 import { auditLogOf } from './audit-log-of.ts'
 import { enforce, recordLift } from './enforce.ts'
 import { denyFileCheck } from './deny-file-check.ts'
+import { engineObserver } from './engine-observer.ts'
 import { checkpointsOf } from './checkpoints-of.ts'
 import { watchEventLoopDelay, type EventLoopDelay } from './event-loop-delay.ts'
 import { Exchanges } from './exchanges.ts'
@@ -72,13 +73,16 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   const { clock, log, feed, presence } = options
   // Until everything stands: a port that is taken must end the process, not leave it half alive.
   await using unwind = new AsyncDisposableStack()
-  let snapshot = unwind.use(await createSnapshot({ ...options, configSha: options.sha256 }))
+  const metrics = createMetrics()
+  const observer = engineObserver({ metrics, log })
+  let snapshot = unwind.use(
+    await createSnapshot({ ...options, configSha: options.sha256, observer }),
+  )
   const { audit: auditConfig, limits, listen } = options.config
   const instance = randomUUID()
   const audit = unwind.use(
     await auditLogOf(auditConfig, { instance, configSha: () => snapshot.configSha, clock, log }),
   )
-  const metrics = createMetrics()
   const exchanges = new Exchanges({ clock })
   const tasks = drainable(createTaskResolver({ store: options.grants, clock }))
   const credentials = new CredentialCache({
@@ -173,7 +177,8 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     async reload({ config, sha256 }) {
       const fixed = changedFixedSetting(snapshot.config, config)
       if (fixed !== undefined) throw new SnapshotError(`A change of "${fixed}" needs a restart`)
-      const next = await createSnapshot({ config, configSha: sha256, clock })
+      const built = { config, configSha: sha256, clock, observer, inBackground: true }
+      const next = await createSnapshot(built)
       const old = snapshot
       snapshot = next
       credentials.clear()

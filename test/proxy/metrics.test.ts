@@ -60,6 +60,9 @@ describe('Metrics.expose()', () => {
       'chaperone_credentials_total{kind="mint",outcome="failed"} 1',
       'chaperone_revocations_applied_total{op="quarantine"} 1',
       'chaperone_config_reloads_total{result="rejected"} 1',
+      'chaperone_policy_answers_total{by="memo"} 2',
+      'chaperone_policy_self_checks_total{result="different"} 1',
+      'chaperone_policy_engine_replacements_total 1',
       `chaperone_build_info{version="${version}"} 1`,
       'chaperone_exchanges_in_flight 3',
       'chaperone_revocation_connected 1',
@@ -136,6 +139,9 @@ function filled(): Metrics {
   for (const op of ['revoke', 'pause', 'quarantine'] as const) metrics.revocationApplied(op)
   for (const result of ['applied', 'rejected'] as const) metrics.configReloaded(result)
   for (const result of ['stored', 'failed'] as const) metrics.checkpointStored(result)
+  for (const by of ['memo', 'engine', 'memo'] as const) metrics.policyAnswered(by)
+  for (const result of ['same', 'different'] as const) metrics.policySelfChecked(result)
+  metrics.policyEngineReplaced()
   return metrics
 }
 
