@@ -25,8 +25,16 @@ function printAll(): void {
   const run = (argument: string): string =>
     execFileSync(process.execPath, [self, argument], { encoding: 'utf8' })
   const head = [
-    ...['policies', 'hit p50 us', 'hit p99 us', 'miss p50 us', 'miss p99 us', 'plain p50 us'],
-    ...['replaced ms', 'compile ms', 'longest stall of a reload ms', 'RSS MiB'],
+    'policies',
+    'hit p50 us',
+    'hit p99 us',
+    'miss p50 us',
+    'miss p99 us',
+    'plain p50 us',
+    'replaced ms',
+    'compile ms',
+    'longest stall of a reload ms',
+    'RSS MiB',
   ]
   process.stdout.write(`| ${head.join(' | ')} |\n| ${head.map(() => '---').join(' | ')} |\n`)
   for (const one of sizes) process.stdout.write(run(String(one)))
@@ -79,9 +87,16 @@ async function printOne(count: number): Promise<void> {
   const us = (values: readonly number[], share: number): string =>
     (quantile(values, share) * 1000).toFixed(1)
   const cells = [
-    ...[String(count), us(hits, 0.5), us(hits, 0.99), us(misses, 0.5), us(misses, 0.99)],
-    ...[us(plain, 0.5), quantile(replacements, 0.5).toFixed(1), compileMs.toFixed(0)],
-    ...[stall.toFixed(1), rss.toFixed(0)],
+    String(count),
+    us(hits, 0.5),
+    us(hits, 0.99),
+    us(misses, 0.5),
+    us(misses, 0.99),
+    us(plain, 0.5),
+    quantile(replacements, 0.5).toFixed(1),
+    compileMs.toFixed(0),
+    stall.toFixed(1),
+    rss.toFixed(0),
   ]
   process.stdout.write(`| ${cells.join(' | ')} |\n`)
 }

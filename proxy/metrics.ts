@@ -108,17 +108,19 @@ export function createMetrics(): Metrics {
     registers,
   })
   const answers = { memo: 0, engine: 0 }
-  new Counter({
-    name: 'chaperone_policy_answers_total',
-    help: 'Answers of the policies, remembered ones and those of the engine',
-    labelNames: ['by'] as const,
-    registers,
-    collect() {
-      this.reset()
-      this.inc({ by: 'memo' }, answers.memo)
-      this.inc({ by: 'engine' }, answers.engine)
-    },
-  })
+  registry.registerMetric(
+    new Counter({
+      name: 'chaperone_policy_answers_total',
+      help: 'Answers of the policies, remembered ones and those of the engine',
+      labelNames: ['by'] as const,
+      registers: [],
+      collect() {
+        this.reset()
+        this.inc({ by: 'memo' }, answers.memo)
+        this.inc({ by: 'engine' }, answers.engine)
+      },
+    }),
+  )
   const selfChecks = new Counter({
     name: 'chaperone_policy_self_checks_total',
     help: 'Policy decisions that were made again in the plain way',

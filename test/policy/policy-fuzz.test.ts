@@ -26,13 +26,13 @@ describe('a slice, shown what it can see', () => {
     ['that an attribute is there', { observed: withoutPresence('attributes') }],
     ['tags', { observed: (place) => ({ ...place, tags: new Map() }) }],
     ['that a tag is there', { observed: withoutPresence('tags') }],
-    ['tags by a computed name', { observed: ({ anyTag: _, ...place }) => place }],
+    ['tags by a computed name', { observed: ({ anyTag: _anyTag, ...place }) => place }],
     ['entities that policies name', { root: (name) => !name.includes('::') }],
     ['the context', { root: (name) => name !== 'context' }],
     ['that a scope holds for what is in its entity', { scope: withoutAncestors }],
     [
       'the type in a scope',
-      { scope: ({ resource: _, ...scope }) => ({ ...scope, resource: { type: 'Thing' } }) },
+      { scope: ({ resource: _resource, ...scope }) => ({ ...scope, resource: { type: 'Thing' } }) },
     ],
   ])('answers otherwise once the analysis overlooks %s', { timeout: 120_000 }, (_, mutant) => {
     const { difference } = fuzz({ pairs: 20_000, seed, mutant })
