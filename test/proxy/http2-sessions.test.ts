@@ -73,7 +73,8 @@ describe('createListener() with HTTP/2', () => {
     await until(() => waiting.length === 1)
     waiting[0]?.writeHead(200, [])
     waiting[0]?.end('ok')
-    await agent.frame((one) => one.type === frameType.data && one.payload.includes('ok'))
+    const data = await agent.frame((one) => one.type === frameType.data)
+    expect(data.payload.toString()).toBe('ok')
     agent.socket.destroy()
   })
 
@@ -92,7 +93,7 @@ describe('createListener() with HTTP/2', () => {
     await until(() => waiting.length === 1)
     waiting[0]?.writeHead(200, ['content-length', '2'])
     waiting[0]?.end('ok')
-    await agent.has('\r\n\r\nok')
+    expect(await agent.has('\r\n\r\nok')).toMatch(/^HTTP\/1\.1 200 /)
     agent.socket.destroy()
   })
 
@@ -119,7 +120,8 @@ describe('createListener() with HTTP/2', () => {
     const { port } = await start({ headTimeout: 200 })
     const agent = openFrames(port, { hello: false })
     agent.send(preface)
-    await agent.frame((one) => one.type === frameType.goaway)
+    const goodbye = await agent.frame((one) => one.type === frameType.goaway)
+    expect(codeOf(goodbye)).toBe(errorCode.none)
     await agent.ended
   })
 
@@ -155,6 +157,7 @@ describe('createListener() with HTTP/2', () => {
     agent.socket.end()
     await agent.ended
     await until(() => waiting[0]?.closed === true)
+    expect(waiting[0]?.writableFinished).toBe(false)
   })
 
   test('resets the stream of a request that ends in a fault, and logs its code', async () => {
@@ -207,6 +210,6 @@ describe('createListener() with HTTP/2', () => {
     await until(() => waiting.length === 1)
     const closed = once(agent.socket, 'close')
     await listener[Symbol.asyncDispose]()
-    await closed
+    expect(await closed).toBeDefined()
   })
 })
