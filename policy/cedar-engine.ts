@@ -63,17 +63,19 @@ export const imageNames = { policies: 'all', schema: 'schema' } as const
 
 interface EngineOptions {
   readonly observer?: EngineObserver
+  /** Begins with this instance, which holds what the image does. Default: one is made of the image. */
+  readonly cedar?: CedarInstance
 }
 
 /** An engine that decides by these policies. */
 export function createEngine(
   set: PolicySet,
-  { observer = nobody }: EngineOptions = {},
+  { observer = nobody, cedar: first }: EngineOptions = {},
 ): PolicyEngine {
   const { policies, policySetSha, image } = set
   const reasons = new Map(policies.map(({ id, reason }) => [id, reason]))
   const slices = new PolicySlices(policies)
-  const cedar = new ReplaceableCedar(image, observer)
+  const cedar = new ReplaceableCedar(image, { observer, first: first ?? start(image) })
   const read = (answer: AuthorizationAnswer | undefined): CedarDecision =>
     answer ? readAnswer(answer, reasons) : failed('(engine)')
   return {
@@ -109,10 +111,13 @@ class ReplaceableCedar {
   #nextSlot = 0
   readonly #observer: EngineObserver
 
-  constructor(image: CedarImage, observer: EngineObserver) {
+  constructor(
+    image: CedarImage,
+    options: { readonly observer: EngineObserver; readonly first: CedarInstance | undefined },
+  ) {
     this.#image = image
-    this.#observer = observer
-    this.#instance = start(image)
+    this.#observer = options.observer
+    this.#instance = options.first
   }
 
   get isAlive(): boolean {

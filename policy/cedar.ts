@@ -1,7 +1,7 @@
 import type { DetailedError } from '@cedar-policy/cedar-wasm/nodejs'
 import { createHash } from 'node:crypto'
 import { createEngine, imageNames, type PolicyEngine, type PolicySet } from './cedar-engine.ts'
-import { CedarInstance, type CedarImage } from './cedar-instance.ts'
+import { CedarInstance } from './cedar-instance.ts'
 import { problemAt, problemOf, type PolicyProblem, type PolicySource } from './cedar-source.ts'
 import type { CompiledPolicy } from './policy-slices.ts'
 import {
@@ -20,7 +20,12 @@ export type CompileResult =
   | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
 
 export type BuildPolicySetResult =
-  | { readonly ok: true; readonly set: PolicySet }
+  | {
+      readonly ok: true
+      readonly set: PolicySet
+      /** The instance that the image is of: an engine of this thread can begin with it. */
+      readonly cedar?: CedarInstance
+    }
   | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
 
 export interface CompileOptions {
@@ -38,10 +43,10 @@ export function compilePolicies(
   options: CompileOptions,
 ): CompileResult {
   const built = buildPolicySet(sources, options)
-  return built.ok ? { ok: true, engine: createEngine(built.set) } : built
+  return built.ok ? { ok: true, engine: createEngine(built.set, built) } : built
 }
 
-/** As `compilePolicies()`, but for the engine: its parts are plain data, and can be made in another thread. Never throws. */
+/** As `compilePolicies()`, but for the engine: the set is plain data, and can be made in another thread. Never throws. */
 export function buildPolicySet(
   sources: readonly PolicySource[],
   { schema, without }: CompileOptions,
@@ -61,12 +66,11 @@ export function buildPolicySet(
   if (problems.length === 0) problems.push(...validateAll(policies, { schema, callCedar }))
   if (problems.length > 0) return { ok: false, problems: problems.slice(0, maxProblems) }
   const kept = policies.filter(({ id }) => id !== without)
-  const image = imageOf(kept, schema)
+  const cedar = loadAll(kept, schema)
+  const image = cedar?.image()
   if (!image) return { ok: false, problems: [schemaProblem(schema)] }
-  return {
-    ok: true,
-    set: { policies: kept.map(withoutSource), policySetSha: shaOf(kept, schema), image },
-  }
+  const set = { policies: kept.map(withoutSource), policySetSha: shaOf(kept, schema), image }
+  return { ok: true, set, ...(cedar && { cedar }) }
 }
 
 const maxFiles = 256
@@ -146,15 +150,15 @@ function textsById(policies: readonly Policy[]): Record<string, string> {
   return Object.fromEntries(policies.map(({ id, text }) => [id, text]))
 }
 
-/** Of an instance that has never thrown. */
-function imageOf(policies: readonly Policy[], schema: string): CedarImage | undefined {
+/** An instance that holds the schema and the policies. */
+function loadAll(policies: readonly Policy[], schema: string): CedarInstance | undefined {
   const cedar = new CedarInstance()
   const staticPolicies = textsById(policies)
   cedar.call(({ preparseSchema }) => preparseSchema(imageNames.schema, schema))
   const loaded = cedar.call(({ preparsePolicySet }) =>
     preparsePolicySet(imageNames.policies, { staticPolicies }),
   )
-  return loaded?.type === 'success' ? cedar.image() : undefined
+  return loaded?.type === 'success' ? cedar : undefined
 }
 
 /** Its file is not kept: the set may be large. */

@@ -4,4 +4,5 @@ import type { PolicyWorkerInput } from './build-in-worker.ts'
 
 const { sources, schema }: PolicyWorkerInput = workerData
 const built = buildPolicySet(sources, { schema })
-parentPort?.postMessage(built, built.ok ? [built.set.image.memory] : [])
+if (built.ok) parentPort?.postMessage({ ok: true, set: built.set }, [built.set.image.memory])
+else parentPort?.postMessage(built)

@@ -120,7 +120,7 @@ async function loadEngine(
   const built = inBackground
     ? await buildInWorker({ sources, schema })
     : buildPolicySet(sources, { schema })
-  if (built.ok) return createEngine(built.set, observer && { observer })
+  if (built.ok) return createEngine(built.set, { ...built, ...(observer && { observer }) })
   const lines = built.problems.map(
     ({ file, line, col, message }) => `${file}:${line}:${col} ${message}`,
   )

@@ -231,6 +231,21 @@ describe('authorize()', () => {
     expect(engine.healthy).toBe(true)
   }, 120_000)
 
+  test('keeps slices apart when there are more than it holds loaded', () => {
+    const upstreams = Array.from({ length: 70 }, (_, n) => `u${n}`)
+    const text = upstreams
+      .map(
+        (id) =>
+          `@id("${id}") permit (principal, action, resource == Chaperone::Upstream::"${id}");`,
+      )
+      .join('\n')
+    using engine = compiled([{ file: 'a.cedar', text }])
+    for (const id of [...upstreams, ...upstreams.toReversed()]) {
+      const asked = { ...request(), resource: { type: 'Chaperone::Upstream', id } }
+      expect(engine.authorizeSlice(engine.sliceOf(asked), asked).policyIds).toEqual([id])
+    }
+  })
+
   test('asks a slice again once another instance has taken the place of a spent one', () => {
     const text = `${permitAll} @id("f") forbid (principal, action == Chaperone::Action::"http.write", resource);`
     const { engine, replaced } = watched(text)

@@ -6,7 +6,7 @@ import type { PolicyEngine } from '../../policy/cedar.ts'
 import { decide, type DecideInput } from '../../policy/decide.ts'
 import { DecisionMemo, type MemoCell } from '../../policy/decision-memo.ts'
 import { grantChain } from '../../policy/grant.ts'
-import type { ArgumentValue, Operation } from '../../policy/types.ts'
+import type { ArgumentValue, McpMessage, Operation } from '../../policy/types.ts'
 import {
   agent,
   engineOf,
@@ -48,6 +48,87 @@ const question: fc.Arbitrary<Partial<DecideInput>> = fc.record({
   }),
 })
 
+/** `FUZZ_PAIRS` as in policy-fuzz.test.ts, of which this asks fewer: its engines are whole ones. */
+const pairs = Number(process.env['FUZZ_PAIRS'] ?? 4_000) / 4
+
+const conditions = [
+  'context.path like "/v1/*"',
+  'context.method == "GET"',
+  'context.has_query',
+  'context.now > datetime("2026-01-01T00:00:01Z")',
+  'context.purpose == "invoice-check"',
+  'context.task.depth < 1 && context.task.approvers.contains("https://a.example")',
+  'context.task has on_behalf_of',
+  'context.sensitivity + context.task.sensitivity > 1',
+  'principal.trust_domain == "example.org"',
+  'principal in Chaperone::AgentGroup::"spiffe://example.org/agent"',
+  'resource.kind == "mcp" || resource.sensitivity > 0',
+  'action in Chaperone::Action::"read"',
+  'resource.sensitivity * 9223372036854775807 > 5',
+  '{a: principal, b: context.path}.a == principal',
+] as const
+const callConditions = [
+  'context.args.hasTag("a")',
+  'context.args.hasTag(context.tool) && context.args.getTag(context.tool) == "1"',
+  'context.args.hasTag("a") && context.args.getTag("a") like "1*"',
+  'context.integers.hasTag("a") && context.integers.getTag("a") > 1',
+  'Chaperone::Arguments::"args".hasTag("b")',
+  'context.listing',
+  'context.tool == "a"',
+] as const
+const scopes = [
+  'principal, action, resource',
+  'principal, action in Chaperone::Action::"read", resource',
+  'principal, action in Chaperone::Action::"write", resource',
+  'principal, action, resource == Chaperone::Upstream::"api"',
+  `principal == Chaperone::Agent::"${names.agent}", action, resource`,
+] as const
+const effect = fc.constantFrom('permit', 'permit', 'forbid')
+const policyText = fc.oneof(
+  fc
+    .tuple(effect, fc.constantFrom(...scopes), fc.constantFrom(...conditions))
+    .map(([kind, scope, condition]) => `${kind} (${scope}) when { ${condition} };`),
+  fc
+    .tuple(effect, fc.constantFrom(...callConditions))
+    .map(
+      ([kind, condition]) =>
+        `${kind} (principal, action == Chaperone::Action::"tools/call", resource) when { ${condition} };`,
+    ),
+)
+const policySet = fc.array(policyText, { minLength: 1, maxLength: 6 })
+const path = fc.constantFrom('/v1/a', '/v1/b', '/')
+const argument = fc.oneof(fc.constantFrom('1', 'x', null, true), fc.integer({ min: 0, max: 3 }))
+const toolCall = fc
+  .record({
+    tool: fc.constantFrom('a', 'b'),
+    args: fc.dictionary(fc.constantFrom('a', 'b', 'c', '__proto__', 'toString'), argument),
+  })
+  .map(({ tool, args }) => call(args, tool))
+const anyOperation: fc.Arbitrary<Operation> = fc.oneof(
+  fc
+    .tuple(fc.constantFrom('GET', 'POST', 'DELETE'), path, fc.boolean())
+    .map(([method, at, hasQuery]) => ({ kind: 'http', method, path: at, hasQuery }) as const),
+  fc
+    .tuple(path, fc.boolean())
+    .map(([at, hasQuery]) => ({ kind: 'websocket', method: 'GET', path: at, hasQuery }) as const),
+  fc
+    .constantFrom('tools/list', 'ping')
+    .map((method) => mcpOperation({ type: 'request', id: 1, method })),
+  fc.constant(mcpOperation({ type: 'response', id: 1 })),
+  toolCall,
+)
+const anyQuestion = fc.record({
+  chain: fc.constantFrom(
+    ...chains,
+    grantChain(grant({ onBehalfOf: { iss: 'https://i', sub: 's' } })),
+  ),
+  agent: fc.constantFrom(...agents),
+  upstream: fc.constantFrom(...upstreams, mcp),
+  nowMs: fc.constantFrom(nowMs, nowMs + 900, nowMs + 2_100),
+  operation: anyOperation,
+  listing: fc.boolean(),
+})
+
 describe('decide() with a memo', () => {
   test('answers every question as one without a memory', () => {
     const used = engineOf(policies)
@@ -66,6 +147,35 @@ describe('decide() with a memo', () => {
     )
     expect([...outcomes].toSorted()).toEqual(['allow', 'deny'])
   })
+
+  test(
+    'answers as all policies do on the whole request, for policies and questions of every kind',
+    () => {
+      const outcomes = new Set<string>()
+      fc.assert(
+        fc.property(
+          policySet,
+          fc.array(anyQuestion, { minLength: 40, maxLength: 60 }),
+          (texts, asked) => {
+            using used = engineOf(texts.map((text, n) => `@id("p${n}") ${text}`).join('\n'))
+            using plain = engineOf(texts.map((text, n) => `@id("p${n}") ${text}`).join('\n'))
+            plain.memo.turnOff()
+            // Each twice: once to be remembered.
+            for (const question of [...asked, ...asked]) {
+              const decision = askPolicies({ ...question, engine: used })
+              outcomes.add(decision.outcome === 'allow' ? 'allow' : decision.detail)
+              expect(decision).toEqual(askPolicies({ ...question, engine: plain }))
+            }
+            expect(used.memo.isOn).toBe(true)
+          },
+        ),
+        { numRuns: Math.ceil(pairs / 100), seed: 20261125 },
+      )
+      expect(outcomes).toContain('allow')
+      expect(outcomes).toContain('a policy forbids it')
+    },
+    60_000 + pairs * 20,
+  )
 
   test('asks the engine once for what looks the same to the policies', () => {
     const { engine, asked } = counting(engineOf(policies))
@@ -218,13 +328,11 @@ function counting(engine: PolicyEngine): { engine: PolicyEngine; asked: () => nu
   }
 }
 
-function call(args: Readonly<Record<string, ArgumentValue>>): Operation {
-  const message = {
-    type: 'tools/call',
-    id: 1,
-    tool: 't',
-    args: new Map(Object.entries(args)),
-  } as const
+function call(args: Readonly<Record<string, ArgumentValue>>, tool = 't'): Operation {
+  return mcpOperation({ type: 'tools/call', id: 1, tool, args: new Map(Object.entries(args)) })
+}
+
+function mcpOperation(message: McpMessage): Operation {
   return { kind: 'mcp', method: 'POST', path: '/mcp', hasQuery: false, message }
 }
 

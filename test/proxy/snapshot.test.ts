@@ -82,6 +82,31 @@ describe('createSnapshot()', () => {
     )
   })
 
+  test('compiles its policies in the background to the same end', async () => {
+    await using here = await build()
+    await using there = await createSnapshot({
+      config: await folder.load({}),
+      configSha: 'sha',
+      clock: systemClock,
+      inBackground: true,
+    })
+    expect(there.engine.policySetSha).toBe(here.engine.policySetSha)
+    expect(there.engine.policyIds).toEqual(here.engine.policyIds)
+    expect(there.engine.healthy).toBe(true)
+  })
+
+  test('rejects in the background what does not compile, with file and line', async () => {
+    await folder.write('bad.cedar', 'permit (principal, action, resource)\nwhen { oops };')
+    const config = await folder.load({ policy: 'policy: { directory: . }' })
+    const building = createSnapshot({
+      config,
+      configSha: 'sha',
+      clock: systemClock,
+      inBackground: true,
+    })
+    await expect(building).rejects.toThrow(/bad\.cedar:\d+:\d+ /)
+  })
+
   test('starts without a bundle, and trusts nobody until it comes', async () => {
     await folder.write('bundle.json', '{}')
     await using snapshot = await build()
