@@ -74,11 +74,13 @@ export async function awaitEnforcement(
         unconfirmed: waitsFor.map((sidecar) => toUnconfirmed(sidecar, options)),
       }
     }
-    await delay(pollMs)
+    await delay(Math.min(Math.max(afterMs / 8, minPollMs), maxPollMs))
   }
 }
 
-const pollMs = 10
+/** Often at first, when nearly all answer; a fleet that takes long is not asked more often for it. */
+const minPollMs = 2
+const maxPollMs = 50
 
 /** The `rid` alone would do for a channel that nobody else can write to. */
 function ofRecord(

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, readFileSync } from 'node:fs'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
@@ -152,14 +152,24 @@ backend upstream
 `,
 }
 
+/** Again on another port when the program ends: the port may have been taken meanwhile. */
 async function startProgram(program: Program, upstreamUrl: string): Promise<Running> {
+  for (let attempt = 0; attempt < 5; attempt++) {
+    const running = await tryProgram(program, upstreamUrl)
+    if (!running.hasEnded()) return running
+    await running[Symbol.asyncDispose]()
+  }
+  throw new Error(`${program.name} does not start`)
+}
+
+async function tryProgram(program: Program, upstreamUrl: string): Promise<Running> {
   const folder = await mkdtemp(join(tmpdir(), 'conformance-'))
   const port = await freePort()
   const configPath = join(folder, 'config')
   const options = { port, upstream: new URL(upstreamUrl).host, folder }
   await writeFile(configPath, program.config(options))
   const child = spawn(program.path, program.args(configPath, options), { stdio: 'ignore' })
-  await accepts(port)
+  await accepts(port, child)
   return {
     port,
     hasEnded: () => child.exitCode !== null,
@@ -181,9 +191,9 @@ async function freePort(): Promise<number> {
   return port
 }
 
-async function accepts(port: number): Promise<void> {
+async function accepts(port: number, child: ChildProcess): Promise<void> {
   const deadline = performance.now() + 10_000
-  for (;;) {
+  while (child.exitCode === null) {
     const socket = connect(port, '127.0.0.1')
     try {
       await once(socket, 'connect')
