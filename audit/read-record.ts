@@ -1,4 +1,5 @@
 import * as v from 'valibot'
+import { sensitivities } from '../policy/types.ts'
 
 /**
  * What a reader of logs relies on, parsed: a log comes from another machine, and whoever can write it can seal anything.
@@ -36,11 +37,14 @@ const decision = v.object({
       ancestors: v.optional(v.array(v.object({ txn: v.string(), spiffe_id: v.string() })), []),
       approvers: v.array(v.string()),
       purpose: v.string(),
+      sensitivity: v.optional(v.picklist(sensitivities)),
     }),
   ),
   request: v.object({
     method: v.string(),
     path: v.string(),
+    has_query: v.optional(v.boolean()),
+    kind: v.optional(v.nullable(v.picklist(['http', 'websocket', 'mcp']))),
     mcp: v.optional(v.object({ method: v.string(), tool: v.optional(v.string()) })),
     args_sha256: v.optional(v.string()),
     retry_count: v.optional(v.number()),

@@ -1,3 +1,6 @@
+import type { Severity } from '../policy/annotations.ts'
+import type { Sensitivity } from '../policy/types.ts'
+
 /**
  * What the audit holds: a decision record before anything is forwarded, an outcome record after, and lifecycle
  * records between. Field names are a public contract (docs/audit.md). No token, argument value or query value.
@@ -32,6 +35,8 @@ export interface DecisionEvent {
     readonly grant_sha: string
     readonly approvers: readonly string[]
     readonly purpose: string
+    /** The least of all grants of the chain: what policies see as `context.sensitivity`. */
+    readonly sensitivity: Sensitivity
     readonly carrier: string
   } | null
   readonly request: {
@@ -60,6 +65,18 @@ export interface DecisionEvent {
     readonly staleness_ms: number
     /** The record that refused this request. */
     readonly rid?: string
+    /** The highest `@severity` of the policies that refused. */
+    readonly severity?: Severity
+    /** What the shadow policies would have said; absent when they were not asked. */
+    readonly shadow?: {
+      readonly effect: 'allow' | 'deny' | 'step-up'
+      readonly policy_ids: readonly string[]
+    }
+    /** What the policies said while the route was observed only: it was allowed all the same. */
+    readonly observed?: {
+      readonly effect: 'deny' | 'step-up'
+      readonly policy_ids: readonly string[]
+    }
   }
   /** True when a task, agent or grant under revocation tried again: the record that answers "did it act after?". */
   readonly after_revocation: boolean

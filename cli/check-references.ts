@@ -11,8 +11,10 @@ import {
   type ApproverKey,
 } from '../policy/approver.ts'
 import { compilePolicies } from '../policy/cedar.ts'
+import { findSuspicious } from '../policy/findings.ts'
 import { parseStrictJson } from '../policy/strict-json.ts'
 import { cedarSchema, loadPolicyFiles, PolicyFileError } from '../proxy/policy-files.ts'
+import { upstreamFacts } from '../proxy/upstream-facts.ts'
 import { systemClock } from '../proxy/system-clock.ts'
 import { maxDenyListBytes, parseDenyList } from '../revocation/deny-list.ts'
 
@@ -72,10 +74,13 @@ function warning(file: string, message: string): ReferenceReport {
 
 function checkPolicies(config: Config, file: string): ReferenceReport {
   try {
-    const compiled = compilePolicies(loadPolicyFiles(config.policy), { schema: cedarSchema() })
+    const upstreams = upstreamFacts(config.upstreams)
+    const compiled = compilePolicies(loadPolicyFiles(config.policy), {
+      schema: cedarSchema(upstreams),
+    })
     if (!compiled.ok) return { problems: compiled.problems, warnings: [] }
     compiled.engine[Symbol.dispose]()
-    return none
+    return { problems: [], warnings: findSuspicious(compiled.policies, { upstreams }) }
   } catch (error) {
     if (error instanceof PolicyFileError) return problem(file, error.message)
     throw error

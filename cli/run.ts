@@ -66,6 +66,7 @@ async function serve(path: string, { loaded, log, stop }: ServeOptions): Promise
   await using _reload = watchConfig({
     path,
     sha256: loaded.sha256,
+    watched: () => sidecar.watched,
     log,
     apply: (next) => sidecar.reload(next),
     onResult: (result) => sidecar.reloaded(result),

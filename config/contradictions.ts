@@ -3,9 +3,13 @@ import { nearestName } from './nearest-name.ts'
 import type { Finding, SettingPath } from './problem.ts'
 import { parseRedisUrl } from './redis-url.ts'
 import type { Config, RedisConfig } from './schema.ts'
+import { maxObserveMs } from './upstream-schema.ts'
 
 /** What no single setting can show: names that stand twice or point nowhere, and settings that contradict each other. */
-export function findContradictions(config: Config): readonly Finding[] {
+export function findContradictions(
+  config: Config,
+  { nowMs }: { readonly nowMs: number },
+): readonly Finding[] {
   return [
     ...checkListen(config),
     ...checkTrust(config),
@@ -17,6 +21,8 @@ export function findContradictions(config: Config): readonly Finding[] {
     ...checkUpstreams(config),
     ...checkRoutes(config),
     ...checkAudit(config),
+    ...checkObserved(config, nowMs),
+    ...checkPresets(config),
   ]
 }
 
@@ -192,6 +198,51 @@ function checkAudit({ audit: { onFailure, spool, sink } }: Config): readonly Fin
   if (!spool) return [{ path: ['audit', 'onFailure'], message: 'Expected spool as well' }]
   if (spool.file !== sink) return []
   return [{ path: ['audit', 'spool', 'file'], message: 'Expected another file than sink' }]
+}
+
+function checkObserved({ routes }: Config, nowMs: number): readonly Finding[] {
+  return routes.flatMap(({ unsafeObserveUntil = nowMs }, index) =>
+    unsafeObserveUntil - nowMs <= maxObserveMs
+      ? []
+      : [
+          {
+            path: ['routes', index, 'unsafeObserveUntil'],
+            message: 'Expected a time at most 7 days ahead',
+          },
+        ],
+  )
+}
+
+function checkPresets({ policy, upstreams }: Config): readonly Finding[] {
+  const names = upstreams.map(({ name }) => name)
+  const twice = duplicates(policy.presets.map(({ id }) => id)).map((index) => ({
+    path: ['policy', 'presets', index, 'id'],
+    message: 'The id is taken by another preset',
+  }))
+  const unknown = policy.presets.flatMap(({ upstreams: named = [] }, preset) =>
+    named.flatMap((name, index) =>
+      names.includes(name)
+        ? []
+        : [
+            {
+              path: ['policy', 'presets', preset, 'upstreams', index],
+              message: 'Expected the name of an upstream',
+              ...suggest(name, names),
+            },
+          ],
+    ),
+  )
+  const mixed = policy.presets.flatMap(({ tools, access, methods, paths }, index) =>
+    tools === undefined || (access ?? methods ?? paths) === undefined
+      ? []
+      : [
+          {
+            path: ['policy', 'presets', index],
+            message: 'Expected either tools, or access, methods and paths',
+          },
+        ],
+  )
+  return [...twice, ...unknown, ...mixed]
 }
 
 /** The indexes of all but the first of equal values. */

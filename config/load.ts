@@ -37,7 +37,11 @@ export function loadConfig(path: string): LoadResult {
 }
 
 /** Validates the text of a configuration file. Relative paths in it are taken from the directory of `file`. */
-export function parseConfig(text: string, file: string): LoadResult {
+export function parseConfig(
+  text: string,
+  file: string,
+  { nowMs = Date.now() }: { readonly nowMs?: number } = {},
+): LoadResult {
   const yaml = parseYaml(text)
   if (!yaml.ok) {
     return refuse(yaml.problems.map((problem) => ({ file, path: '', ...problem })))
@@ -46,7 +50,7 @@ export function parseConfig(text: string, file: string): LoadResult {
   const place = (finding: Finding) => placeFinding(finding, { source, file })
   const validated = validateValue(configSchema, source.value)
   if (!validated.ok) return refuse(validated.findings.map(place))
-  const contradictions = findContradictions(validated.value)
+  const contradictions = findContradictions(validated.value, { nowMs })
   if (contradictions.length > 0) return refuse(contradictions.map(place))
   return {
     ok: true,

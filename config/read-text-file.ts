@@ -4,6 +4,13 @@ import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
 export class TextFileError extends Error {
   override readonly name = 'TextFileError'
   readonly code = 'ERR_TEXT_FILE'
+  /** Of what is wrong, from 1; absent when it is the file as a whole. */
+  readonly place?: { readonly line: number; readonly col: number }
+
+  constructor(message: string, place?: { readonly line: number; readonly col: number }) {
+    super(message)
+    if (place) this.place = place
+  }
 }
 
 /** Reads a whole UTF-8 file of at most `maxBytes`. Throws `TextFileError`. */
@@ -15,8 +22,22 @@ export function readTextFile(path: string, { maxBytes }: { readonly maxBytes: nu
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
   } catch {
-    throw new TextFileError('The file is not UTF-8')
+    throw new TextFileError('The file is not UTF-8', placeOfFirstBad(bytes))
   }
+}
+
+/** A lossy reading has a mark where bytes are no character; one that the file itself holds is three bytes long. */
+function placeOfFirstBad(bytes: Buffer): { readonly line: number; readonly col: number } {
+  let offset = 0
+  let line = 1
+  let col = 1
+  for (const character of bytes.toString('utf8')) {
+    if (character === '\ufffd' && bytes.toString('latin1', offset, offset + 3) !== 'ï¿½') break
+    offset += Buffer.byteLength(character)
+    col = character === '\n' ? 1 : col + 1
+    if (character === '\n') line += 1
+  }
+  return { line, col }
 }
 
 /** One byte more than allowed is asked for, so that a file that grows while it is read is seen to be too large. */

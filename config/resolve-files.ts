@@ -19,10 +19,13 @@ export function resolveFiles(config: Config, directory: string): Config {
     policy: {
       ...policy,
       ...(policy.directory !== undefined && { directory: absolute(policy.directory) }),
+      ...(policy.shadow !== undefined && { shadow: absolute(policy.shadow) }),
+      ...(policy.tests !== undefined && { tests: absolute(policy.tests) }),
     },
     revocation: resolveRevocation(revocation, absolute),
     upstreams: upstreams.map((upstream) => ({
       ...upstream,
+      ...(upstream.tools !== undefined && { tools: absolute(upstream.tools) }),
       ...(upstream.caFile !== undefined && { caFile: absolute(upstream.caFile) }),
       credential: resolveCredential(upstream.credential, absolute),
     })),

@@ -21,6 +21,7 @@ import {
   text,
   trustDomain,
 } from './setting.ts'
+import { preset } from './preset-schema.ts'
 import { operator, revocation } from './revocation-schema.ts'
 import { route, upstream } from './upstream-schema.ts'
 
@@ -192,6 +193,32 @@ export const configSchema = v.strictObject({
       directory: v.optional(
         describedText(
           'Directory of `*.cedar` files, added to the shipped system policies. Absent: the shipped default policy.',
+        ),
+      ),
+      shadow: v.optional(
+        describedText(
+          'Directory of `*.cedar` files that are decided beside those in force and never enforced. Absent: those in force with their `@mode("shadow")` policies, if there are any.',
+        ),
+      ),
+      maxShadowPerSecond: count(100, {
+        min: 0,
+        max: 100_000,
+        about:
+          'The most questions to the shadow policies in a second; what is beyond is counted as skipped.',
+      }),
+      presets: v.optional(
+        v.pipe(
+          v.array(preset),
+          v.maxLength(256, 'Expected at most 256 presets'),
+          v.description(
+            'Rules without Cedar, beside those of `directory`. With one, the shipped default policy is not loaded.',
+          ),
+        ),
+        [],
+      ),
+      tests: v.optional(
+        describedText(
+          'Directory of `*.test.yaml` files: policies of which a case does not hold are not taken up.',
         ),
       ),
     }),

@@ -93,6 +93,23 @@ export function describedText(about: string) {
   return v.pipe(text, v.description(about))
 }
 
+const expectedTime = 'Expected a time such as "2026-11-24T12:00:00Z"'
+
+/** RFC 3339 with its zone; becomes epoch milliseconds. */
+export function time(about: string) {
+  return v.pipe(
+    v.string(expectedTime),
+    v.regex(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?(Z|[+-]\d\d:\d\d)$/, expectedTime),
+    v.description(about),
+    v.rawTransform(({ dataset, addIssue, NEVER }) => {
+      const ms = Date.parse(dataset.value)
+      if (!Number.isNaN(ms)) return ms
+      addIssue({ message: expectedTime })
+      return NEVER
+    }),
+  )
+}
+
 /** A switch that is off unless it is set. */
 export function flag(about: string) {
   return v.optional(v.pipe(v.boolean(), v.description(about)), false)

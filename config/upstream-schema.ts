@@ -14,6 +14,7 @@ import {
   sensitivity,
   text,
   headerName,
+  time,
 } from './setting.ts'
 
 const injectSlot = v.union(
@@ -75,6 +76,11 @@ export const upstream = v.strictObject({
     ),
     'internal',
   ),
+  tools: v.optional(
+    describedText(
+      'File with the JSON of its MCP `tools/list`: policies may then speak of typed arguments, and a call whose arguments are not as declared is refused.',
+    ),
+  ),
   credential,
   caFile: v.optional(
     describedText(
@@ -96,6 +102,15 @@ export const upstream = v.strictObject({
   maxConnections: count(64, { min: 1, max: 1024 }),
 })
 
+/** A trial that nobody ends would be the policy. */
+export const maxObserveMs = 7 * 24 * hour
+
+const unsafeObserveUntil = v.exactOptional(
+  time(
+    'Until then what the policies refuse on this route is allowed and recorded as such. At most 7 days ahead. Revocation, identity, grants and policies that fail refuse as ever.',
+  ),
+)
+
 export const route = v.union(
   [
     v.strictObject({
@@ -108,11 +123,13 @@ export const route = v.union(
         ),
       ),
       upstream: name,
+      unsafeObserveUntil,
     }),
     v.strictObject({
       /** Exact authority of the Host field: `github.localhost:15080`. */
       host: v.pipe(v.string(), v.regex(/^[a-z0-9.-]+(:\d{1,5})?$/, 'Expected a host or host:port')),
       upstream: name,
+      unsafeObserveUntil,
     }),
   ],
   'Expected { prefix, upstream } or { host, upstream }',

@@ -30,18 +30,20 @@ These are errors too, although each setting is right alone:
 - Two upstreams of one name, two routes of one prefix or host, a route to no upstream, a prefix \`/t\` or one below it.
 - A \`mint\` credential without the section \`mint\`.
 - \`audit.onFailure: unsafe-continue\` without \`audit.spool\`, or the reverse; a spool that is the sink.
+- An \`unsafeObserveUntil\` more than 7 days ahead.
 
 ## Reload
 
-On SIGHUP, or when the file changes (it is looked at once a second), the configuration is read again and swapped in whole.
+On SIGHUP, or when the file or one in a directory of \`policy\` changes (they are looked at once a second), it is read again and swapped in whole.
 A bad one is refused and logged, and the old one stays in force. A request that is under way keeps the configuration that it
-began with. SIGHUP also applies an unchanged file again: use it after a change of policies, approver keys or CA files.
+began with. SIGHUP also applies an unchanged file again: use it after a change of approver keys or CA files.
 
 | Changed | In force |
 | --- | --- |
 | \`trustDomain\`, \`listen\`, \`operators\`, \`revocation\`, \`audit\`, \`limits\`, \`log\` | after a restart: a reload with another value is refused |
 | every other setting | after a reload |
-| policy files, JWKS of approvers and of \`delegation\`, \`upstreams[].caFile\` | after SIGHUP or another reload |
+| policy files and their cases | within about 2s, when they compile and every case holds |
+| JWKS of approvers and of \`delegation\`, \`upstreams[].caFile\` | after SIGHUP or another reload |
 | injected secrets, mint keys, \`grants.file\` | within 1s of use, without a reload |
 | trust bundle files | within about 1s, without a reload |
 | \`revocation.denyFile\`: what it holds | a new line within about 250ms, a line that is gone after another 1s; without a reload |

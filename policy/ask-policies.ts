@@ -24,6 +24,13 @@ export function askPolicies(input: PolicyInput): Decision {
   return isDue ? checked(input, { question, decision }) : decision
 }
 
+/** What the policies were found to say before; undefined when they would have to be asked. */
+export function recallPolicies(input: PolicyInput): Decision | undefined {
+  const { memo, healthy } = input.engine
+  const read = readQuestion(input)
+  return read.ok && memo.isOn && healthy ? recall(input, read.question) : undefined
+}
+
 function recall(input: PolicyInput, question: Question): Decision | undefined {
   const { memo, observer } = input.engine
   const cell = memo.find(input, actionOf(question.operation))
@@ -69,22 +76,34 @@ function checked(
   observer.selfChecked(isSame ? 'same' : 'different')
   if (isSame) return decision
   memo.turnOff()
-  return deny('policy-denied', 'the policy engine contradicted itself')
+  return deny('policy-denied', 'the policy engine contradicted itself', { undecided: true })
 }
 
 function unfit(reason: string): Decision {
-  return deny('policy-denied', `cannot be put to policy: ${reason}`)
+  return deny('policy-denied', `cannot be put to policy: ${reason}`, { undecided: true })
 }
 
-function toDecision({ decision, policyIds, errors, reason }: CedarDecision): Decision {
+function toDecision(answer: CedarDecision): Decision {
+  const { decision, policyIds, errors, reason, severity, stepUp } = answer
   if (errors.length > 0) {
-    return deny('policy-denied', `policy evaluation error: ${errors.join(', ')}`, { policyIds })
+    const detail = `policy evaluation error: ${errors.join(', ')}`
+    return deny('policy-denied', detail, { policyIds, undecided: true })
   }
-  if (decision === 'allow') {
-    // No determining policy: nobody permitted it.
-    if (policyIds.length === 0) return deny('policy-denied', 'allowed by no policy')
-    return { outcome: 'allow', policyIds }
+  const more = {
+    policyIds,
+    ...(reason !== undefined && { reason }),
+    ...(severity !== undefined && { severity }),
   }
-  const detail = policyIds.length > 0 ? 'a policy forbids it' : 'no policy permits it'
-  return deny('policy-denied', detail, { policyIds, ...(reason !== undefined && { reason }) })
+  if (decision === 'deny') {
+    const detail = policyIds.length > 0 ? 'a policy forbids it' : 'no policy permits it'
+    return deny('policy-denied', detail, more)
+  }
+  // No determining policy: nobody permitted it.
+  if (policyIds.length === 0) return deny('policy-denied', 'allowed by no policy')
+  // One that asks for approval is not overruled by another that does not.
+  if (stepUp) {
+    const detail = 'a policy permits it with the approval of a person only'
+    return { outcome: 'step-up', code: 'approval-required', detail, ...more }
+  }
+  return { outcome: 'allow', policyIds }
 }

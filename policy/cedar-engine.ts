@@ -1,4 +1,5 @@
 import type { AuthorizationAnswer } from '@cedar-policy/cedar-wasm/nodejs'
+import { severities, type Severity } from './annotations.ts'
 import { CedarInstance, type CedarImage } from './cedar-instance.ts'
 import type { CedarRequest } from './cedar-request.ts'
 import { DecisionMemo } from './decision-memo.ts'
@@ -38,6 +39,10 @@ export interface CedarDecision {
   readonly errors: readonly string[]
   /** The `@reason` of the first determining policy that has one. */
   readonly reason?: string
+  /** The highest `@severity` of the determining policies. */
+  readonly severity?: Severity
+  /** One of the determining policies permits with `@stepup` only. */
+  readonly stepUp?: true
 }
 
 /** Told in the middle of a decision: it must be quick, and must not throw. */
@@ -73,11 +78,11 @@ export function createEngine(
   { observer = nobody, cedar: first }: EngineOptions = {},
 ): PolicyEngine {
   const { policies, policySetSha, image } = set
-  const reasons = new Map(policies.map(({ id, reason }) => [id, reason]))
+  const byId = new Map(policies.map((policy) => [policy.id, policy]))
   const slices = new PolicySlices(policies)
   const cedar = new ReplaceableCedar(image, { observer, first: first ?? start(image) })
   const read = (answer: AuthorizationAnswer | undefined): CedarDecision =>
-    answer ? readAnswer(answer, reasons) : failed('(engine)')
+    answer ? readAnswer(answer, byId) : failed('(engine)')
   return {
     policyIds: policies.map(({ id }) => id).toSorted(),
     policySetSha,
@@ -196,20 +201,26 @@ const noPolicies: AuthorizationAnswer = {
 
 function readAnswer(
   answer: AuthorizationAnswer,
-  reasons: ReadonlyMap<string, string | undefined>,
+  byId: ReadonlyMap<string, CompiledPolicy>,
 ): CedarDecision {
   if (answer.type === 'failure') return failed('(request)')
   const { decision, diagnostics } = answer.response
   // Cedar gives them in random order.
   const policyIds = diagnostics.reason.toSorted()
   const errors = diagnostics.errors.map(({ policyId }) => policyId).toSorted()
-  const reason = policyIds.map((id) => reasons.get(id)).find((text) => text !== undefined)
+  const determining = policyIds.flatMap((id) => byId.get(id) ?? [])
+  const reason = determining.find((policy) => policy.reason !== undefined)?.reason
+  const severity = severities.findLast((one) =>
+    determining.some((policy) => policy.severity === one),
+  )
   const sound = errors.length === 0 && policyIds.length > 0
   return {
     decision: decision === 'allow' && sound ? 'allow' : 'deny',
     policyIds,
     errors,
+    ...(determining.some(({ stepUp }) => stepUp) && { stepUp: true }),
     ...(reason !== undefined && { reason }),
+    ...(severity !== undefined && { severity }),
   }
 }
 

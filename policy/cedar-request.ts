@@ -97,7 +97,7 @@ export function assembleRequest(subject: Subject, question: Question): CedarRequ
     context: {
       task: reference(task),
       purpose: chain.leaf.purpose,
-      sensitivity: leastSensitivity(chain),
+      sensitivity: rank(leastSensitivity(chain)),
       identity_kind: agent.kind,
       ...contextOf(question),
     },
@@ -120,6 +120,12 @@ export function assembleRequest(subject: Subject, question: Question): CedarRequ
 /** The rank of a data class: 0 public to 3 restricted. */
 export function rank(sensitivity: Sensitivity): number {
   return sensitivities.indexOf(sensitivity)
+}
+
+/** The least of all grants of a chain: no link may be widened by the next. */
+export function leastSensitivity({ leaf, links }: GrantChain): Sensitivity {
+  const ranks = links.map(({ sensitivity }) => rank(sensitivity))
+  return sensitivities[Math.min(...ranks)] ?? leaf.sensitivity
 }
 
 const maxAgentGroups = 32
@@ -170,10 +176,6 @@ function taskAttributes({ leaf, links }: GrantChain): Record<string, CedarValueJ
 /** Flat, as the groups of an agent are: `context.task in Chaperone::Task::"T-1"` covers all that hangs on T-1. */
 function ancestorTasks({ links }: GrantChain): TypeAndId[] {
   return links.slice(0, -1).map(({ txn }) => uid('Task', txn))
-}
-
-function leastSensitivity({ links }: GrantChain): number {
-  return Math.min(...links.map((link) => rank(link.sensitivity)))
 }
 
 function upstreamAttributes({

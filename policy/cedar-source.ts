@@ -15,6 +15,11 @@ export interface PolicyProblem {
   readonly hint?: string
 }
 
+/** `team.cedar:3:8 attribute ... not found (did you mean ...)` */
+export function formatPolicyProblem({ file, line, col, message, hint }: PolicyProblem): string {
+  return `${file}:${line}:${col} ${message}${hint === undefined ? '' : ` (${hint})`}`
+}
+
 /** The text of one policy, and where it starts in its file, in UTF-16 units. */
 export interface PolicyText {
   readonly text: string

@@ -11,27 +11,36 @@ import {
   type CallCedar,
   type Policy,
 } from './read-policies.ts'
+import { problemsOfValidation } from './validation-problems.ts'
 
 export type { CedarDecision, EngineObserver, PolicyEngine, PolicySet } from './cedar-engine.ts'
 export type { PolicyProblem, PolicySource } from './cedar-source.ts'
+export type { Policy } from './read-policies.ts'
+
+interface ReadSet {
+  /** All of the files, those in shadow too, in the order of the files. */
+  readonly policies: readonly Policy[]
+}
 
 export type CompileResult =
-  | { readonly ok: true; readonly engine: PolicyEngine }
+  | ({ readonly ok: true; readonly engine: PolicyEngine } & ReadSet)
   | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
 
 export type BuildPolicySetResult =
-  | {
+  | ({
       readonly ok: true
       readonly set: PolicySet
       /** The instance that the image is of: an engine of this thread can begin with it. */
-      readonly cedar?: CedarInstance
-    }
+      readonly cedar: CedarInstance
+    } & ReadSet)
   | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
 
 export interface CompileOptions {
   readonly schema: string
   /** Leaves this policy out: a test that still passes then does not hold it. */
   readonly without?: string
+  /** Takes in the policies with `@mode("shadow")`, as though they were enforced. Default false. */
+  readonly withShadow?: boolean
 }
 
 /**
@@ -43,13 +52,14 @@ export function compilePolicies(
   options: CompileOptions,
 ): CompileResult {
   const built = buildPolicySet(sources, options)
-  return built.ok ? { ok: true, engine: createEngine(built.set, built) } : built
+  if (!built.ok) return built
+  return { ok: true, engine: createEngine(built.set, built), policies: built.policies }
 }
 
 /** As `compilePolicies()`, but for the engine: the set is plain data, and can be made in another thread. Never throws. */
 export function buildPolicySet(
   sources: readonly PolicySource[],
-  { schema, without }: CompileOptions,
+  { schema, without, withShadow = false }: CompileOptions,
 ): BuildPolicySetResult {
   const oversize = findOversize(sources)
   if (oversize) return { ok: false, problems: [oversize] }
@@ -65,12 +75,14 @@ export function buildPolicySet(
     )
   if (problems.length === 0) problems.push(...validateAll(policies, { schema, callCedar }))
   if (problems.length > 0) return { ok: false, problems: problems.slice(0, maxProblems) }
-  const kept = policies.filter(({ id }) => id !== without)
+  const kept = policies.filter(
+    ({ id, mode }) => id !== without && (withShadow || mode === 'enforce'),
+  )
   const cedar = loadAll(kept, schema)
   const image = cedar?.image()
-  if (!image) return { ok: false, problems: [schemaProblem(schema)] }
+  if (!cedar || !image) return { ok: false, problems: [schemaProblem(schema)] }
   const set = { policies: kept.map(withoutSource), policySetSha: shaOf(kept, schema), image }
-  return { ok: true, set, ...(cedar && { cedar }) }
+  return { ok: true, set, cedar, policies }
 }
 
 const maxFiles = 256
@@ -116,7 +128,11 @@ function findDuplicates(policies: readonly Policy[]): PolicyProblem[] {
     const { file, line } = problemAt(first.source, { start: first.start, message: '' })
     const message = `The @id "${policy.id}" stands twice`
     problems.push(
-      problemAt(policy.source, { start: policy.start, message, hint: `First at ${file}:${line}` }),
+      problemAt(policy.source, {
+        start: policy.start,
+        message,
+        hint: `First at ${file}:${line}: give one of them another id`,
+      }),
     )
   }
   return problems
@@ -130,20 +146,7 @@ function validateAll(
   const staticPolicies = textsById(policies)
   const answer = callCedar((cedar) => cedar.validate({ schema, policies: { staticPolicies } }))
   if (answer?.type !== 'success') return [schemaProblem(schema, answer?.errors)]
-  const byId = new Map(policies.map((policy) => [policy.id, policy]))
-  const byPlace = new Map<string, PolicyProblem>()
-  for (const { policyId, error } of [...answer.validationErrors, ...answer.validationWarnings]) {
-    const policy = byId.get(policyId)
-    if (!policy) continue
-    const problem = problemOf(policy.source, { error, within: policy })
-    const place = `${problem.file}:${problem.line}:${problem.col}`
-    const other = byPlace.get(place)
-    // Cedar complains once per action, in no order: one for each place is enough, and always the same one.
-    if (!other || problem.message < other.message) byPlace.set(place, problem)
-  }
-  return [...byPlace.values()].toSorted(
-    (a, b) => a.file.localeCompare(b.file) || a.line - b.line || a.col - b.col,
-  )
+  return problemsOfValidation(policies, [...answer.validationErrors, ...answer.validationWarnings])
 }
 
 function textsById(policies: readonly Policy[]): Record<string, string> {
@@ -162,8 +165,17 @@ function loadAll(policies: readonly Policy[], schema: string): CedarInstance | u
 }
 
 /** Its file is not kept: the set may be large. */
-function withoutSource({ id, text, reason, scope, observations }: Policy): CompiledPolicy {
-  return { id, text, scope, observations, ...(reason !== undefined && { reason }) }
+function withoutSource(policy: Policy): CompiledPolicy {
+  const { id, text, reason, severity, stepUp, scope, observations } = policy
+  return {
+    id,
+    text,
+    stepUp,
+    scope,
+    observations,
+    ...(reason !== undefined && { reason }),
+    ...(severity !== undefined && { severity }),
+  }
 }
 
 function shaOf(policies: readonly Policy[], schema: string): string {

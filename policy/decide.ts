@@ -32,6 +32,8 @@ export interface DecideInput {
   /** The oldest view on which anything but a read is decided. */
   readonly staleAfterWritesMs: number
   readonly staleAfterReadsMs: number
+  /** Until then, epoch milliseconds, what the policies refuse is allowed and says so. Default: it is refused. */
+  readonly unsafeObserveUntilMs?: number | undefined
 }
 
 /**
@@ -46,13 +48,13 @@ export function decide(input: DecideInput): Decision {
     findExpired(input) ??
     findTooSensitive(input) ??
     findNotGranted(input) ??
-    askPolicies(input)
+    orObserved(askPolicies(input), input)
   )
 }
 
 export interface AllowsToolInput extends Pick<
   DecideInput,
-  'agent' | 'chain' | 'upstream' | 'engine' | 'view' | 'nowMs'
+  'agent' | 'chain' | 'upstream' | 'engine' | 'view' | 'nowMs' | 'unsafeObserveUntilMs'
 > {
   /** The operation whose answer lists the tool: a call of it would go the same way. */
   readonly operation: Operation
@@ -80,7 +82,7 @@ export function allowsTool(input: AllowsToolInput): boolean {
   const granted = chain.links.every((link) =>
     link.destinations.some((entry) => matchesDestination(withAnyArguments(entry), target)),
   )
-  return granted && askPolicies({ ...asked, listing: true }).outcome === 'allow'
+  return granted && orObserved(askPolicies({ ...asked, listing: true }), input).outcome === 'allow'
 }
 
 export type Asked = Pick<
@@ -148,6 +150,24 @@ function findTooSensitive({ chain, upstream }: Asked): Denial | undefined {
 function findNotGranted({ chain, operation, upstream }: Asked): Denial | undefined {
   const link = chain.links.find((grant) => !grantAllows(grant, { operation, upstream }))
   return link && deny('policy-denied', `grant ${link.jti}: no destination of it allows this`)
+}
+
+/** Only an answer of the operator's policies is passed over: neither a fault, nor what the shipped policies say. */
+function orObserved(
+  decision: Decision,
+  { nowMs, unsafeObserveUntilMs }: Pick<DecideInput, 'nowMs' | 'unsafeObserveUntilMs'>,
+): Decision {
+  if (decision.outcome === 'allow') return decision
+  if (unsafeObserveUntilMs === undefined || !(nowMs < unsafeObserveUntilMs)) return decision
+  const { outcome, policyIds = [] } = decision
+  const isFault = outcome === 'deny' && decision.undecided === true
+  if (isFault || policyIds.some(isSystemPolicy)) return decision
+  return { outcome: 'allow', policyIds: [], observed: { outcome, policyIds } }
+}
+
+/** The policies that come with the product and that no operator can replace. */
+export function isSystemPolicy(id: string): boolean {
+  return id.startsWith('system/')
 }
 
 function withAnyArguments(entry: Destination): Destination {

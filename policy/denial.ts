@@ -4,7 +4,7 @@ import type { Denial, DenialCode } from './types.ts'
 export function deny(
   code: DenialCode,
   detail: string,
-  more: Pick<Denial, 'policyIds' | 'reason' | 'revocation'> = {},
+  more: Pick<Denial, 'policyIds' | 'reason' | 'severity' | 'undecided' | 'revocation'> = {},
 ): Denial {
   return { outcome: 'deny', code, detail, ...more }
 }

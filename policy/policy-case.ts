@@ -5,6 +5,7 @@ import type {
   ArgumentValue,
   Decision,
   Grant,
+  McpMessage,
   Operation,
   Sensitivity,
   SpiffeId,
@@ -19,7 +20,7 @@ export interface PolicyCase {
   readonly purpose: string
   readonly sensitivity: Sensitivity
   readonly approver: string
-  readonly upstream: Pick<Upstream, 'name' | 'kind' | 'sensitivity'>
+  readonly upstream: Pick<Upstream, 'name' | 'kind' | 'sensitivity'> & Partial<Upstream>
   readonly asked: AskedOperation
   /** Epoch milliseconds. */
   readonly nowMs: number
@@ -40,6 +41,7 @@ export type AskedOperation =
       readonly tool: string
       readonly args: ReadonlyMap<string, ArgumentValue>
     }
+  | { readonly kind: 'message'; readonly path: string; readonly message: McpMessage }
 
 export interface CaseResult {
   readonly name: string
@@ -51,9 +53,21 @@ export interface CaseResult {
 
 /** Asks the policies alone: grants, expiry and revocation are not what a policy test is about. */
 export function runCase(policyCase: PolicyCase, engine: PolicyEngine): CaseResult {
-  const decision = askPolicies(questionOf(policyCase, engine))
+  const decision = askPolicies({ ...questionOf(policyCase), engine })
   const difference = differ(policyCase, decision)
   return { name: policyCase.name, holds: difference === '', decision, difference }
+}
+
+/** The case with the tools of the configured upstream that it names: where arguments have types, it must have them too. */
+export function atUpstreamOf(
+  policyCase: PolicyCase,
+  upstreams: ReadonlyMap<string, Upstream>,
+): PolicyCase {
+  const isTyped = [...upstreams.values()].some(({ tools }) => tools !== undefined)
+  if (!isTyped) return policyCase
+  const { upstream } = policyCase
+  const tools = upstreams.get(upstream.name)?.tools ?? new Map()
+  return { ...policyCase, upstream: { ...upstream, tools } }
 }
 
 function differ({ expect, by }: PolicyCase, decision: Decision): string {
@@ -68,7 +82,8 @@ function differ({ expect, by }: PolicyCase, decision: Decision): string {
 
 const oneHourMs = 3_600_000
 
-function questionOf(policyCase: PolicyCase, engine: PolicyEngine): PolicyInput {
+/** What the policies are asked. */
+export function questionOf(policyCase: PolicyCase): Omit<PolicyInput, 'engine'> {
   const { agent, nowMs, upstream } = policyCase
   return {
     agent: {
@@ -80,8 +95,7 @@ function questionOf(policyCase: PolicyCase, engine: PolicyEngine): PolicyInput {
     },
     chain: grantChain(grantOf(policyCase)),
     operation: operationOf(policyCase.asked),
-    upstream: { ...upstream, origin: `https://${upstream.name}.test` },
-    engine,
+    upstream: { origin: `https://${upstream.name}.test`, ...upstream },
     nowMs,
   }
 }
@@ -109,6 +123,10 @@ function operationOf(asked: AskedOperation): Operation {
     const { tool, args } = asked
     const message = { type: 'tools/call', id: 1, tool, args } as const
     return { kind: 'mcp', method: 'POST', path: '/mcp', hasQuery: false, message }
+  }
+  if (asked.kind === 'message') {
+    const { path, message } = asked
+    return { kind: 'mcp', method: 'POST', path, hasQuery: false, message }
   }
   const { kind, method, path, hasQuery } = asked
   if (kind === 'websocket') return { kind, method: 'GET', path, hasQuery }

@@ -1,14 +1,13 @@
 import type { EntityJson } from '@cedar-policy/cedar-wasm/nodejs'
+import type { Annotations } from './annotations.ts'
 import type { CedarRequest } from './cedar-request.ts'
 import { mergeObservations, uidKey, uidOf, type Observations } from './observe.ts'
 import { isInScope, type PolicyScope, type ScopedEntity } from './policy-scope.ts'
 import { ancestorsOf } from './project.ts'
 
 /** A policy that has been validated, and what its text was found to depend on. Plain data: it crosses threads. */
-export interface CompiledPolicy {
-  readonly id: string
+export interface CompiledPolicy extends Omit<Annotations, 'mode'> {
   readonly text: string
-  readonly reason?: string
   readonly scope: PolicyScope
   readonly observations: Observations
 }

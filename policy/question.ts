@@ -1,9 +1,12 @@
 import type { CedarValueJson, TypeAndId } from '@cedar-policy/cedar-wasm/nodejs'
-import type { ArgumentValue, McpMessage, Operation } from './types.ts'
+import { typedArguments, type TypedArguments } from './tool-types.ts'
+import type { ArgumentValue, McpMessage, Operation, Upstream } from './types.ts'
 
 /** What an agent asks, and when. */
 export interface QuestionInput {
   readonly operation: Operation
+  /** Its tools may have typed arguments. */
+  readonly upstream: Upstream
   /** Epoch milliseconds. */
   readonly nowMs: number
   /** Asks whether a list may show the tool, before any arguments are known. Default false. */
@@ -15,7 +18,11 @@ export interface Question extends Required<QuestionInput> {
   /** Of a tool call: empty of anything else. In NFC, by names that are never inherited. */
   readonly texts: ReadonlyMap<string, string>
   readonly integers: ReadonlyMap<string, number>
+  /** Of a tool call, where arguments have types. */
+  readonly typed?: Typed
 }
+
+type Typed = Extract<TypedArguments, { ok: true }>['typed']
 
 export type ReadQuestionResult =
   | { readonly ok: true; readonly question: Question }
@@ -24,6 +31,7 @@ export type ReadQuestionResult =
 /** The part of `buildCedarRequest()` that must be asked of every request, also of one whose answer is known. */
 export function readQuestion({
   operation,
+  upstream,
   nowMs,
   listing = false,
 }: QuestionInput): ReadQuestionResult {
@@ -33,7 +41,12 @@ export function readQuestion({
   const encoded = args.size === 0 ? noEncoded : encodeArguments(args)
   if (!encoded.ok) return encoded
   const { texts, integers } = encoded
-  return { ok: true, question: { operation, nowMs, listing, texts, integers } }
+  const question: Question = { operation, upstream, nowMs, listing, texts, integers }
+  if (!upstream.tools || !isCall(operation)) return { ok: true, question }
+  // A list is shown before any arguments are known.
+  const asDeclared = listing ? { ...upstream, tools: new Map() } : upstream
+  const typing = typedArguments(asDeclared, operation.message)
+  return typing.ok ? { ok: true, question: { ...question, typed: typing.typed } } : typing
 }
 
 /** Of the question alone, by the name in `context`; undefined where it is absent. */
@@ -52,6 +65,7 @@ export const contextOfQuestion: Readonly<
   args: ({ operation }) => (isCall(operation) ? reference(argumentsUid) : undefined),
   integers: ({ operation }) => (isCall(operation) ? reference(integersUid) : undefined),
   listing: ({ operation, listing }) => (isCall(operation) ? listing : undefined),
+  typed: ({ typed }) => typed,
 }
 
 /** The id of the action. */

@@ -1,4 +1,5 @@
 import type { PolicyJson } from '@cedar-policy/cedar-wasm/nodejs'
+import { readAnnotations, type Annotations } from './annotations.ts'
 import type { CedarFunctions } from './cedar-instance.ts'
 import {
   problemAt,
@@ -8,13 +9,16 @@ import {
   type PolicySource,
   type PolicyText,
 } from './cedar-source.ts'
+import { annotationStart, slotStart } from './clauses.ts'
 import { observe } from './observe.ts'
 import { scopeOf } from './policy-scope.ts'
 import type { CompiledPolicy } from './policy-slices.ts'
 
 /** A policy on its own: whether it suits the schema is not known yet. */
-export interface Policy extends CompiledPolicy, PolicyText {
+export interface Policy extends CompiledPolicy, PolicyText, Annotations {
   readonly source: PolicySource
+  readonly effect: 'permit' | 'forbid'
+  readonly json: PolicyJson
 }
 
 /** Calls a Cedar that may be lost by it. Undefined when it threw. */
@@ -38,7 +42,11 @@ export function readPolicies(source: PolicySource, callCedar: CallCedar): ReadPo
   const split = splitPolicies(text, { maxNesting })
   if (!split.ok) return failed(split.start, tooMany('brackets within each other', maxNesting))
   const long = split.policies.find((policy) => Buffer.byteLength(policy.text) > maxPolicyBytes)
-  if (long) return failed(long.start, tooMany('bytes in a policy', maxPolicyBytes))
+  if (long) {
+    const message = tooMany('bytes in a policy', maxPolicyBytes)
+    const hint = 'In place of a long set, use a group, or "like" with what its members share'
+    return { policies: [], problems: [problemAt(source, { start: long.start, message, hint })] }
+  }
   const parts = callCedar((cedar) => cedar.policySetTextToParts(text))
   if (!parts) return failed(0, engineFailed)
   if (parts.type === 'failure') {
@@ -60,7 +68,6 @@ export function readPolicies(source: PolicySource, callCedar: CallCedar): ReadPo
 }
 
 const maxPolicyBytes = 16 * 1024
-const maxReasonLength = 500
 /** Cedar parses what it cannot evaluate: from 104 links of `&&` on, each evaluation would cost the engine its stack. */
 const maxNesting = 32
 const maxDepth = 64
@@ -69,35 +76,33 @@ function readPolicy(
   policy: PolicyText,
   { source, callCedar }: { readonly source: PolicySource; readonly callCedar: CallCedar },
 ): Policy | PolicyProblem {
-  const problem = (message: string, hint?: string): PolicyProblem =>
-    problemAt(source, { start: policy.start, message, ...(hint !== undefined && { hint }) })
+  const problem = (message: string): PolicyProblem =>
+    problemAt(source, { start: policy.start, message })
   const parsed = callCedar((cedar) => cedar.policyToJson(policy.text))
   if (!parsed) return problem(engineFailed)
   if (parsed.type === 'failure') {
     const isTemplate = callCedar((cedar) => cedar.templateToJson(policy.text))?.type === 'success'
-    if (isTemplate) return problem('Templates are not supported', 'Write a policy without "?"')
+    if (isTemplate) {
+      const start = policy.start + slotStart(policy.text)
+      const hint = 'Write the entity itself in place of the slot'
+      return problemAt(source, { start, message: 'Templates are not supported', hint })
+    }
     const [error] = parsed.errors
     return error ? problemOf(source, { error, within: policy }) : problem(engineFailed)
   }
-  const { annotations: { id, reason } = {} } = parsed.json
-  if (!id || !idForm.test(id)) {
-    return problem(
-      'Expected an @id of letters, digits and ._/-',
-      'Write @id("team/rule") before it',
-    )
-  }
-  if (reason && reason.length > maxReasonLength) {
-    return problem(`Expected at most ${maxReasonLength} characters of @reason`)
+  const { effect, annotations = {} } = parsed.json
+  const read = readAnnotations(annotations, { effect })
+  if (!read.ok) {
+    const at = read.name === undefined ? 0 : annotationStart(policy.text, read.name)
+    return problemAt(source, { start: policy.start + at, message: read.message, hint: read.hint })
   }
   const complaint = lint(parsed.json)
   if (complaint !== undefined) return problem(complaint)
   const scope = scopeOf(parsed.json)
   const observations = observe(parsed.json)
   if (!scope || !observations) return problem('It holds an expression that is not supported')
-  return { ...policy, source, id, scope, observations, ...(reason && { reason }) }
+  return { ...policy, ...read.annotations, source, effect, json: parsed.json, scope, observations }
 }
-
-const idForm = /^[A-Za-z0-9._/-]{1,128}$/
 
 function lint({ conditions }: PolicyJson): string | undefined {
   const { depth, unknown } = inspect(conditions, 0)

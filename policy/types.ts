@@ -1,3 +1,6 @@
+import type { ToolTypes } from './tool-types.ts'
+import type { Severity } from './annotations.ts'
+
 /** The nouns of the product. Everything here is immutable data; how it is made lives beside who makes it. */
 
 /** A SPIFFE ID of a workload. Only `parseSpiffeId()` makes one. */
@@ -122,6 +125,8 @@ export interface Upstream {
   /** Scheme, host, port: lower case, default port left out. `https://api.example.org` */
   readonly origin: string
   readonly sensitivity: Sensitivity
+  /** Types of its tools' arguments. Present on every upstream when the schema of policies has typed arguments. */
+  readonly tools?: ToolTypes
 }
 export type UpstreamKind = 'rest' | 'mcp'
 
@@ -194,11 +199,26 @@ export interface Denial {
   readonly policyIds?: readonly string[]
   /** The `@reason` of the determining policy: written by the policy's author for the agent's model. */
   readonly reason?: string
+  /** The highest `@severity` of the determining policies. */
+  readonly severity?: Severity
+  /** The policies did not answer: one failed, or the request could not be put to them. */
+  readonly undecided?: true
   readonly revocation?: Revocation
 }
 
+/** An answer of the policies that was not enforced. */
+export interface Observed {
+  readonly outcome: 'deny' | 'step-up'
+  readonly policyIds: readonly string[]
+}
+
 export type Decision =
-  | { readonly outcome: 'allow'; readonly policyIds: readonly string[] }
+  | {
+      readonly outcome: 'allow'
+      readonly policyIds: readonly string[]
+      /** What the policies said, when that was only observed. */
+      readonly observed?: Observed
+    }
   | Denial
   | {
       readonly outcome: 'step-up'
@@ -206,6 +226,7 @@ export type Decision =
       readonly detail: string
       readonly policyIds: readonly string[]
       readonly reason?: string
+      readonly severity?: Severity
     }
 
 /** `revoke` ends, `pause` suspends, `quarantine` isolates. */

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingHttpHeaders } from 'node:http'
 import type { DecisionEvent, OutcomeEvent } from '../audit/record.ts'
 import type { Credential } from '../credential/issuer.ts'
+import { leastSensitivity } from '../policy/cedar-request.ts'
 import { deny, isDenial } from '../policy/denial.ts'
 import type { Agent, Decision, GrantChain, McpMessage } from '../policy/types.ts'
 import { resetClient } from './agent-side.ts'
@@ -11,6 +12,7 @@ import type { Cut, Exchange } from './exchange.ts'
 import type { ForwardOutcome } from './forward.ts'
 import { refuseArrival } from './refuse-arrival.ts'
 import type { Routed } from './route-arrival.ts'
+import type { ShadowAnswer } from './shadow.ts'
 import type { Sidecar } from './sidecar.ts'
 import type { Snapshot } from './snapshot.ts'
 import type { Task } from './task-resolver.ts'
@@ -36,6 +38,7 @@ export class AuditEntry {
   #credential: Credential | undefined
   #decision: Decision | undefined
   #outcome: ForwardOutcome | undefined
+  #shadow: ShadowAnswer | undefined
 
   constructor(arrival: Arrival, context: { sidecar: Sidecar; snapshot: Snapshot }) {
     this.#arrival = arrival
@@ -64,6 +67,10 @@ export class AuditEntry {
     this.#exchange = exchange
   }
 
+  compared(shadow: ShadowAnswer | undefined): void {
+    this.#shadow = shadow
+  }
+
   holds(credential: Credential): void {
     this.#credential = credential
   }
@@ -77,6 +84,7 @@ export class AuditEntry {
     this.#decision = decision
     const { metrics, clock, audit } = this.#sidecar
     metrics.decided(this.#route?.name ?? 'none', decision)
+    if (this.#shadow) metrics.shadowed(decision, this.#shadow)
     await audit.append(this.#decisionEvent(decision))
     metrics.overhead(clock.monotonic() - this.#startedMs)
   }
@@ -134,6 +142,7 @@ export class AuditEntry {
     const { view } = feed
     const ageMs = view.ageMs(clock.monotonic())
     const rid = isDenial(decision) ? decision.revocation?.rid : undefined
+    const severity = decision.outcome === 'allow' ? undefined : decision.severity
     return {
       type: 'decision',
       decision_id: this.decisionId,
@@ -151,6 +160,8 @@ export class AuditEntry {
         revocation_epoch: view.epoch,
         staleness_ms: Number.isFinite(ageMs) ? Math.round(ageMs) : -1,
         ...(rid !== undefined && { rid }),
+        ...(severity !== undefined && { severity }),
+        ...answersBeside(decision, this.#shadow),
       },
       after_revocation: rid !== undefined,
     }
@@ -199,6 +210,23 @@ export class AuditEntry {
   }
 }
 
+/** What was said beside the decision and not enforced. */
+function answersBeside(
+  decision: Decision,
+  shadow: ShadowAnswer | undefined,
+): Pick<DecisionEvent['decision'], 'shadow' | 'observed'> {
+  const observed = decision.outcome === 'allow' ? decision.observed : undefined
+  return {
+    ...(shadow &&
+      shadow.outcome !== 'skipped' && {
+        shadow: { effect: shadow.outcome, policy_ids: shadow.policyIds },
+      }),
+    ...(observed && {
+      observed: { effect: observed.outcome, policy_ids: observed.policyIds },
+    }),
+  }
+}
+
 /** A verified agent or chain is one object for many requests. What is frozen is also written as text only once. */
 const factsOfAgents = new WeakMap<Agent, NonNullable<DecisionEvent['agent']>>()
 const factsOfChains = new WeakMap<GrantChain, NonNullable<DecisionEvent['task']>>()
@@ -230,6 +258,7 @@ function taskFacts({ chain, carrier }: Task): DecisionEvent['task'] {
     grant_sha: chain.leaf.s256,
     approvers: Object.freeze(chain.links.map((link) => link.approver)),
     purpose: chain.leaf.purpose,
+    sensitivity: leastSensitivity(chain),
     carrier,
   })
   factsOfChains.set(chain, facts)

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads'
-import type { BuildPolicySetResult, PolicySource } from '../policy/cedar.ts'
+import type { BuildPoliciesResult, PolicyInputs } from './build-policies.ts'
 
 /** Policies could not be compiled in a thread of their own: it died, or took too long. */
 export class PolicyWorkerError extends Error {
@@ -7,22 +7,17 @@ export class PolicyWorkerError extends Error {
   readonly code = 'ERR_POLICY_WORKER'
 }
 
-export interface PolicyWorkerInput {
-  readonly sources: readonly PolicySource[]
-  readonly schema: string
-}
-
 /**
- * `buildPolicySet()` in a thread of its own: hundreds of policies take hundreds of milliseconds, in which this one goes on
+ * `buildPolicies()` in a thread of its own: hundreds of policies take hundreds of milliseconds, in which this one goes on
  * answering. Rejects with `PolicyWorkerError` after two minutes.
  */
-export async function buildInWorker(input: PolicyWorkerInput): Promise<BuildPolicySetResult> {
+export async function buildInWorker(input: PolicyInputs): Promise<BuildPoliciesResult> {
   const extension = import.meta.url.endsWith('.ts') ? 'ts' : 'js'
   const worker = new Worker(new URL(`./policy-worker.${extension}`, import.meta.url), {
     workerData: input,
     resourceLimits: { maxOldGenerationSizeMb: 512 },
   })
-  const { promise, resolve, reject } = Promise.withResolvers<BuildPolicySetResult>()
+  const { promise, resolve, reject } = Promise.withResolvers<BuildPoliciesResult>()
   const fail = (why: string, cause?: unknown): void =>
     reject(new PolicyWorkerError(`Policies cannot be compiled: ${why}`, { cause }))
   worker.once('message', resolve)

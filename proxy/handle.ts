@@ -45,18 +45,25 @@ export async function handle(arrival: Arrival, sidecar: Sidecar): Promise<void> 
     entry.tracked(tracked)
 
     // 6 decide: pure and synchronous; nothing can change between reading the view and acting on it.
-    const decision = decide({
+    const asked = {
       agent,
       chain,
       operation,
       upstream: upstream.facts,
-      engine: snapshot.engine,
       view: sidecar.feed.view,
       nowMs: clock.now(),
+    }
+    const decision = decide({
+      ...asked,
+      engine: snapshot.engine,
+      unsafeObserveUntilMs: route.unsafeObserveUntilMs,
       monotonicMs: clock.monotonic(),
       staleAfterWritesMs: snapshot.config.revocation.staleAfterWrites,
       staleAfterReadsMs: snapshot.config.revocation.staleAfterReads,
     })
+
+    // What shadow policies say is put on record with it, and never enforced.
+    entry.compared(snapshot.policies.shadow?.compare(decision, asked))
 
     // 7 record: the decision is on file before anything is forwarded.
     if (decision.outcome !== 'allow') return await entry.refuse(decision)

@@ -2,6 +2,7 @@ import { Counter, Gauge, Histogram, Registry } from 'prom-client'
 import type { OutcomeEvent } from '../audit/record.ts'
 import type { Issuer } from '../credential/issuer.ts'
 import type { Decision, RevocationOp } from '../policy/types.ts'
+import type { ShadowAnswer } from './shadow.ts'
 import { version } from './version.ts'
 
 /** What the gauges read when they are scraped. */
@@ -28,6 +29,8 @@ export interface MetricsSource {
 /** Prometheus metrics. Every label has a closed set of values: names from the configuration and our own enums (docs/metrics.md). */
 export interface Metrics {
   decided(route: string, decision: Decision): void
+  /** What shadow policies said of a decision. */
+  shadowed(decision: Decision, shadow: ShadowAnswer): void
   /** Milliseconds from arrival to the decision on record. */
   overhead(ms: number): void
   ended(upstream: string, event: OutcomeEvent): void
@@ -57,6 +60,18 @@ export function createMetrics(): Metrics {
     name: 'chaperone_decisions_total',
     help: 'Decisions by route, effect and denial code',
     labelNames: ['route', 'effect', 'code'] as const,
+    registers,
+  })
+  const observed = new Counter({
+    name: 'chaperone_observed_total',
+    help: 'Requests that policies refused and that an observed route let through',
+    labelNames: ['route'] as const,
+    registers,
+  })
+  const shadows = new Counter({
+    name: 'chaperone_shadow_decisions_total',
+    help: 'Answers of shadow policies, by what was decided and what they would have decided',
+    labelNames: ['effect', 'shadow'] as const,
     registers,
   })
   const overheadSeconds = new Histogram({
@@ -142,12 +157,14 @@ export function createMetrics(): Metrics {
     .set(1)
 
   return {
-    decided: (route, decision) =>
-      decisions.inc({
-        route,
-        effect: decision.outcome,
-        code: decision.outcome === 'allow' ? 'none' : decision.code,
-      }),
+    decided(route, decision) {
+      const code = decision.outcome === 'allow' ? 'none' : decision.code
+      decisions.inc({ route, effect: decision.outcome, code })
+      if (decision.outcome === 'allow' && decision.observed) observed.inc({ route })
+    },
+    shadowed({ outcome }, shadow) {
+      shadows.inc({ effect: outcome, shadow: shadow.outcome })
+    },
     overhead: (ms) => overheadSeconds.observe(ms / 1000),
     ended(upstream, event) {
       ended.inc({ upstream, end: event.end })

@@ -2,8 +2,11 @@ import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { readTextFile, TextFileError } from '../config/read-text-file.ts'
-import type { Config } from '../config/schema.ts'
+import type { Preset } from '../config/preset-schema.ts'
 import type { PolicySource } from '../policy/cedar.ts'
+import { withToolTypes } from '../policy/tool-types.ts'
+import type { Upstream } from '../policy/types.ts'
+import { compilePresets } from '../policy/preset.ts'
 
 /** A policy file or directory cannot be read. The message names it and never quotes it. */
 export class PolicyFileError extends Error {
@@ -11,18 +14,30 @@ export class PolicyFileError extends Error {
   readonly code = 'ERR_POLICY_FILE'
 }
 
-/**
- * The system policies, which no directory can replace, and then the `*.cedar` files of the directory by name, or the
- * shipped default policy. Throws `PolicyFileError`.
- */
-export function loadPolicyFiles({ directory }: Config['policy']): readonly PolicySource[] {
-  const paths = directory === undefined ? [shippedPath('default.cedar')] : listPolicies(directory)
-  return [shippedPath('system.cedar'), ...paths].map((file) => ({ file, text: read(file) }))
+/** Where an operator's policies are. */
+export interface PolicyLocation {
+  readonly directory?: string | undefined
+  /** Rules without Cedar. Default: none. */
+  readonly presets?: readonly Preset[]
 }
 
-/** The schema that all policies are checked against. Throws `PolicyFileError`. */
-export function cedarSchema(): string {
-  return read(shippedPath('chaperone.cedarschema'))
+/**
+ * The system policies, which no directory can replace, and then the `*.cedar` files of the directory by name, or the
+ * shipped default policy, and the presets. Throws `PolicyFileError`.
+ */
+export function loadPolicyFiles({
+  directory,
+  presets = [],
+}: PolicyLocation): readonly PolicySource[] {
+  const byDefault = presets.length > 0 ? [] : [shippedPath('default.cedar')]
+  const paths = directory === undefined ? byDefault : listFiles(directory, { suffix: '.cedar' })
+  const files = [shippedPath('system.cedar'), ...paths].map((file) => ({ file, text: read(file) }))
+  return presets.length === 0 ? files : [...files, compilePresets(presets, { file: 'presets' })]
+}
+
+/** The schema that all policies are checked against, with the types of tools of the upstreams. Throws `PolicyFileError`. */
+export function cedarSchema(upstreams: ReadonlyMap<string, Upstream> = new Map()): string {
+  return withToolTypes(read(shippedPath('chaperone.cedarschema')), upstreams.values())
 }
 
 const maxFileBytes = 1024 * 1024
@@ -33,15 +48,22 @@ function shippedPath(name: string): string {
   return fileURLToPath(new URL(`../policy/cedar/${name}`, import.meta.url))
 }
 
-function listPolicies(directory: string): readonly string[] {
+/** The files of a directory with this ending, by name; never none. Throws `PolicyFileError`. */
+export function listFiles(
+  directory: string,
+  { suffix }: { readonly suffix: string },
+): readonly string[] {
   const names = listNames(directory)
     // A mounted ConfigMap keeps its generations in hidden entries.
-    .filter((name) => name.endsWith('.cedar') && !name.startsWith('.'))
+    .filter((name) => name.endsWith(suffix) && !name.startsWith('.'))
     .toSorted()
   // An empty directory is a mount that failed rather than the wish to refuse everything.
-  if (names.length === 0) throw new PolicyFileError(`${directory}: Expected *.cedar files`)
+  if (names.length === 0)
+    throw new PolicyFileError(
+      `${directory}: Expected *${suffix} files. To refuse everything, put in a policy that forbids everything`,
+    )
   if (names.length > maxFiles) {
-    throw new PolicyFileError(`${directory}: Expected at most ${maxFiles} *.cedar files`)
+    throw new PolicyFileError(`${directory}: Expected at most ${maxFiles} *${suffix} files`)
   }
   return names.map((name) => join(directory, name))
 }
@@ -58,7 +80,15 @@ function read(path: string): string {
   try {
     return readTextFile(path, { maxBytes: maxFileBytes })
   } catch (error) {
-    if (error instanceof TextFileError) throw new PolicyFileError(`${path}: ${error.message}`)
-    throw error
+    if (!(error instanceof TextFileError)) throw error
+    const { place, message } = error
+    const where = place ? `${path}:${place.line}:${place.col} ` : `${path}: `
+    throw new PolicyFileError(`${where}${message}${adviceOn(message)}`, { cause: error })
   }
+}
+
+function adviceOn(message: string): string {
+  if (message === 'The file is not UTF-8') return ': save it as UTF-8'
+  // Between the listing and here, or a link that leads nowhere.
+  return message === 'The file does not exist' ? ' any more: put it back, or take its name out' : ''
 }

@@ -1,8 +1,12 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { buildPolicySet } from '../policy/cedar.ts'
-import type { PolicyWorkerInput } from './build-in-worker.ts'
+import { buildPolicies, type PolicyInputs } from './build-policies.ts'
 
-const { sources, schema }: PolicyWorkerInput = workerData
-const built = buildPolicySet(sources, { schema })
-if (built.ok) parentPort?.postMessage({ ok: true, set: built.set }, [built.set.image.memory])
-else parentPort?.postMessage(built)
+const inputs: PolicyInputs = workerData
+const built = buildPolicies(inputs)
+const sets = built.ok ? [built.set, ...(built.shadow ? [built.shadow] : [])] : []
+// An instance of the engine cannot leave its thread: the image of it does.
+const message = built.ok ? { ...built, cedar: undefined } : built
+parentPort?.postMessage(
+  message,
+  sets.map(({ image }) => image.memory),
+)

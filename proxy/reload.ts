@@ -1,12 +1,14 @@
-import { statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import { formatProblem, loadConfig } from '../config/load.ts'
 import type { Config } from '../config/schema.ts'
+import { identify, identifyAll, type WatchedFiles } from './file-identity.ts'
 
 export interface WatchConfigOptions {
   readonly path: string
   /** Of the configuration in force: what was written since it was read is then noticed. Default: none is known. */
   readonly sha256?: string
+  /** What the configuration in force was made of besides its own file. Default: nothing. */
+  readonly watched?: () => WatchedFiles
   readonly log: ReloadLog
   /** Swaps the whole configuration, or rejects and leaves the old one in force. */
   apply(next: { readonly config: Config; readonly sha256: string }): Promise<void>
@@ -21,27 +23,31 @@ export interface ReloadLog {
 }
 
 /**
- * Loads the configuration again on SIGHUP and when the file changes, one reload at a time. SIGHUP applies it also when
+ * Loads the configuration again on SIGHUP and when the file or one beside it that is watched changes, one reload at a time. SIGHUP applies it also when
  * its text is the same: policies and keys that it names may have changed. A bad one is logged and left alone. Never
  * throws; disposing waits for a reload under way.
  */
 export function watchConfig(options: WatchConfigOptions): AsyncDisposable {
-  const { path } = options
+  const { path, watched = () => nothing } = options
+  const look = (): Identity => ({ file: identify(path), beside: identifyAll(watched().paths) })
   const stop = new AbortController()
-  let identity = options.sha256 === undefined ? identify(path) : ''
+  let identity: Identity = { file: options.sha256 === undefined ? identify(path) : '', beside: '' }
   let applied = options.sha256
   let isQueued = false
   let isForced = false
+  let wasRejected = false
   let last: Promise<void> = Promise.resolve()
 
   const reload = async () => {
-    identity = await settle(path, stop.signal)
+    identity = await settle(look, stop.signal)
     if (stop.signal.aborted) return
-    const force = isForced
+    // After a refusal the same text may mean something else by now: what it names has changed.
+    const force = isForced || wasRejected
     isQueued = false
     isForced = false
     const outcome = await loadAndApply(options, force ? undefined : applied)
     applied = outcome.sha256 ?? applied
+    wasRejected = outcome.result === 'rejected'
     options.onResult(outcome.result)
   }
   /** Requests that come while one waits are the same one: the queue holds one reload at most. */
@@ -57,7 +63,11 @@ export function watchConfig(options: WatchConfigOptions): AsyncDisposable {
   const onHangUp = () => request({ force: true })
   process.on('SIGHUP', onHangUp)
   const timer = setInterval(() => {
-    if (identify(path) !== identity) request({ force: false })
+    const now = look()
+    // As it was read, or as it was tried and refused: anything else is new.
+    const isOld = now.beside === watched().identity || now.beside === identity.beside
+    if (!isOld) request({ force: true })
+    else if (now.file !== identity.file) request({ force: false })
   }, pollEveryMs).unref()
   return {
     async [Symbol.asyncDispose]() {
@@ -69,6 +79,7 @@ export function watchConfig(options: WatchConfigOptions): AsyncDisposable {
   }
 }
 
+const nothing: WatchedFiles = { paths: [], identity: '' }
 const pollEveryMs = 1_000
 /** An editor that writes in pieces is done when two looks this far apart agree. */
 const settleMs = 100
@@ -102,28 +113,24 @@ async function loadAndApply(
   return { result: 'applied', sha256 }
 }
 
-/** The identity of the file once it no longer changes, or after two seconds. */
-async function settle(path: string, signal: AbortSignal): Promise<string> {
-  let identity = identify(path)
+/** What the files are like, in text that changes with them. */
+interface Identity {
+  readonly file: string
+  readonly beside: string
+}
+
+/** The identity once it no longer changes, or after two seconds. */
+async function settle(look: () => Identity, signal: AbortSignal): Promise<Identity> {
+  let identity = look()
   for (let round = 0; round < maxSettleRounds; round++) {
     try {
       await delay(settleMs, undefined, { signal })
     } catch {
       return identity
     }
-    const current = identify(path)
-    if (current === identity) return current
+    const current = look()
+    if (current.file === identity.file && current.beside === identity.beside) return current
     identity = current
   }
   return identity
-}
-
-/** Of the file behind all symlinks: a mounted ConfigMap changes by a symlink swap. */
-function identify(path: string): string {
-  try {
-    const { ino, mtimeMs, size } = statSync(path)
-    return `${ino}:${mtimeMs}:${size}`
-  } catch {
-    return 'absent'
-  }
 }

@@ -18,6 +18,8 @@ export interface Routed {
   readonly query: string | undefined
   /** The task named by a `/t/<txn>/` prefix. */
   readonly pathTxn: string | undefined
+  /** Epoch milliseconds: until then what policies refuse here is allowed. */
+  readonly unsafeObserveUntilMs?: number | undefined
 }
 
 /** Refuses whatever has more than one reading, then finds the upstream in the closed table of routes. */
@@ -39,6 +41,7 @@ export function routeArrival(arrival: Arrival, snapshot: Snapshot): Routed | Den
     path: match.upstreamPath,
     query: target.query,
     pathTxn: match.txn,
+    unsafeObserveUntilMs: match.route.unsafeObserveUntilMs,
   }
 }
 

@@ -24,6 +24,8 @@ interface Route {
   /** The prefix or the host, as configured: bounded, so fit for a metric label. */
   readonly name: string
   readonly upstreamName: string
+  /** Epoch milliseconds: `unsafeObserveUntil` of the configuration. */
+  readonly unsafeObserveUntilMs?: number
 }
 
 interface CompiledRoute extends Route {
@@ -122,7 +124,13 @@ function compileRoute(route: RouteConfig, basePaths: ReadonlyMap<string, string>
   if (basePath === undefined) {
     throw new RouteError(`Route "${name}": no upstream has the name "${route.upstream}"`)
   }
-  return { name, upstreamName: route.upstream, basePath }
+  const { upstream: upstreamName, unsafeObserveUntil: unsafeObserveUntilMs } = route
+  return {
+    name,
+    upstreamName,
+    basePath,
+    ...(unsafeObserveUntilMs !== undefined && { unsafeObserveUntilMs }),
+  }
 }
 
 function basePathOf(url: string): string {

@@ -107,6 +107,7 @@ function responseFilter(admitted: Admitted): ResponseFilter | undefined {
         engine: snapshot.engine,
         view: sidecar.feed.view,
         nowMs: sidecar.clock.now(),
+        unsafeObserveUntilMs: route.unsafeObserveUntilMs,
       }),
     decisionId: entry.decisionId,
     txn: task.chain.leaf.txn,

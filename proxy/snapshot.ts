@@ -10,14 +10,14 @@ import {
   parseApproverKeys,
   type ApproverRegistry,
 } from '../policy/approver.ts'
-import { buildPolicySet, type EngineObserver, type PolicyEngine } from '../policy/cedar.ts'
-import { createEngine } from '../policy/cedar-engine.ts'
+import type { EngineObserver, PolicyEngine } from '../policy/cedar.ts'
 import type { Clock, Upstream } from '../policy/types.ts'
-import { buildInWorker } from './build-in-worker.ts'
+import { identifyAll, type WatchedFiles } from './file-identity.ts'
 import { createGrantVerifier, type GrantVerifier } from './grant-verifier.ts'
 import { openGrantFile, type GrantFile } from './grant-file.ts'
-import { cedarSchema, loadPolicyFiles } from './policy-files.ts'
+import { loadPolicies, loadPoliciesInBackground, policyPaths, type Policies } from './policies.ts'
 import { compileRoutes, type RouteTable } from './route.ts'
+import { upstreamFacts } from './upstream-facts.ts'
 import { createUpstreamClient, type UpstreamClient } from './upstream-client.ts'
 
 /** An upstream with everything that a request to it needs. */
@@ -41,6 +41,10 @@ export interface Snapshot extends AsyncDisposable {
   readonly svids: SvidVerifier
   readonly grants: GrantVerifier
   readonly grantFile: GrantFile | undefined
+  readonly policies: Policies
+  /** What the policies were made of. */
+  readonly watched: WatchedFiles
+  /** Of the policies in force. */
   readonly engine: PolicyEngine
   readonly mintKeys: MintKeys | undefined
 }
@@ -75,9 +79,14 @@ export async function createSnapshot({
   const approvers = readApprovers(config)
   const mintKeys = config.mint && createMintKeys(config.mint, { clock })
   const routes = compileRoutes(config)
-  const upstreams = openUpstreams(config, { mintKeys, clock })
+  // Looked at before they are read: what changes in between is then seen to be new.
+  const paths = policyPaths(config)
+  const watched: WatchedFiles = { paths, identity: identifyAll(paths) }
+  const facts = upstreamFacts(config.upstreams)
+  const upstreams = openUpstreams(facts, { config, mintKeys, clock })
   const bundles = new TrustBundles(config.identity, { clock })
-  const engine = await loadEngine(config, { observer, inBackground })
+  const load = inBackground ? loadPoliciesInBackground : loadPolicies
+  const policies = await load(config.policy, { upstreams: facts, observer })
   await bundles.start()
   return {
     config,
@@ -97,35 +106,20 @@ export async function createSnapshot({
     }),
     grantFile:
       config.grants.file === undefined ? undefined : openGrantFile(config.grants.file, clock),
-    engine,
+    policies,
+    watched,
+    engine: policies.engine,
     mintKeys,
     async [Symbol.asyncDispose]() {
       await bundles[Symbol.asyncDispose]()
       await Promise.all([...upstreams.values()].map(({ client }) => client.close()))
-      engine[Symbol.dispose]()
+      policies[Symbol.dispose]()
     },
   }
 }
 
 const maxJwksBytes = 256 * 1024
 const maxCaBytes = 1024 * 1024
-
-async function loadEngine(
-  { policy }: Config,
-  options: { readonly observer: EngineObserver | undefined; readonly inBackground: boolean },
-): Promise<PolicyEngine> {
-  const { observer, inBackground } = options
-  const sources = loadPolicyFiles(policy)
-  const schema = cedarSchema()
-  const built = inBackground
-    ? await buildInWorker({ sources, schema })
-    : buildPolicySet(sources, { schema })
-  if (built.ok) return createEngine(built.set, { ...built, ...(observer && { observer }) })
-  const lines = built.problems.map(
-    ({ file, line, col, message }) => `${file}:${line}:${col} ${message}`,
-  )
-  throw new SnapshotError(`Policies cannot be used:\n${lines.join('\n')}`)
-}
 
 /** The approver authorities of a configuration, and its delegation authority. Throws `SnapshotError`. */
 export function readApprovers({ approvers, delegation }: Config): ApproverRegistry {
@@ -145,25 +139,35 @@ export function readApprovers({ approvers, delegation }: Config): ApproverRegist
   return createApproverRegistry(approvers, new Map(keys), { delegation })
 }
 
+interface UpstreamContext {
+  readonly config: Config
+  readonly mintKeys: MintKeys | undefined
+  readonly clock: Clock
+}
+
 function openUpstreams(
-  { upstreams }: Config,
-  context: { readonly mintKeys: MintKeys | undefined; readonly clock: Clock },
+  facts: ReadonlyMap<string, Upstream>,
+  context: UpstreamContext,
 ): ReadonlyMap<string, SnapshotUpstream> {
-  return new Map(upstreams.map((config) => [config.name, openUpstream(config, context)]))
+  return new Map(
+    context.config.upstreams.flatMap((config) => {
+      const known = facts.get(config.name)
+      return known ? [[config.name, openUpstream(config, { facts: known, ...context })]] : []
+    }),
+  )
 }
 
 function openUpstream(
   config: UpstreamConfig,
-  context: { readonly mintKeys: MintKeys | undefined; readonly clock: Clock },
+  { facts, mintKeys, clock }: Omit<UpstreamContext, 'config'> & { readonly facts: Upstream },
 ): SnapshotUpstream {
-  const { name, kind, sensitivity, caFile } = config
-  const { origin, host } = new URL(config.url)
+  const { caFile } = config
   const ca = caFile === undefined ? undefined : readTextFile(caFile, { maxBytes: maxCaBytes })
   return {
-    facts: { name, kind, origin, sensitivity },
+    facts,
     config,
     client: createUpstreamClient({ config, ca }),
-    issuer: createIssuer(config.credential, context),
-    authority: host,
+    issuer: createIssuer(config.credential, { mintKeys, clock }),
+    authority: new URL(config.url).host,
   }
 }

@@ -12,18 +12,20 @@ import type { Presence } from '../revocation/presence.ts'
 import { startAdminListener, type CheckResult } from './admin.ts'
 import { auditLogOf } from './audit-log-of.ts'
 import { enforce, recordLift } from './enforce.ts'
-import { denyFileCheck } from './deny-file-check.ts'
 import { engineObserver } from './engine-observer.ts'
 import { checkpointsOf } from './checkpoints-of.ts'
 import { watchEventLoopDelay, type EventLoopDelay } from './event-loop-delay.ts'
 import { Exchanges } from './exchanges.ts'
+import type { WatchedFiles } from './file-identity.ts'
 import { handle } from './handle.ts'
 import { createListener } from './listener.ts'
 import type { Log } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { readHeap, watchOverload } from './overload.ts'
+import { remarksOn } from './policies.ts'
 import { presenceSource } from './presence-source.ts'
 import { putOnRecord } from './put-on-record.ts'
+import { checkReady } from './readiness.ts'
 import type { Sidecar } from './sidecar.ts'
 import { createSnapshot, SnapshotError, type Snapshot } from './snapshot.ts'
 import { createTaskResolver, drainable } from './task-resolver.ts'
@@ -39,6 +41,8 @@ export interface RunningSidecar extends AsyncDisposable {
   reload(next: LoadedConfig): Promise<void>
   /** Counts the result of a reload. */
   reloaded(result: 'applied' | 'rejected' | 'unchanged'): void
+  /** What the policies in force were made of: a change calls for a reload. */
+  readonly watched: WatchedFiles
 }
 
 export interface LoadedConfig {
@@ -78,6 +82,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   let snapshot = unwind.use(
     await createSnapshot({ ...options, configSha: options.sha256, observer }),
   )
+  remark(snapshot, log)
   const { audit: auditConfig, limits, listen } = options.config
   const instance = randomUUID()
   const audit = unwind.use(
@@ -130,7 +135,8 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
     isOverloaded: () => overload.state === 'refuse',
   })
   let draining = false
-  const ready = (): readonly CheckResult[] => checkReady(sidecar, draining)
+  let refusedAtMs: number | undefined
+  const ready = (): readonly CheckResult[] => checkReady(sidecar, { draining, refusedAtMs })
   let started = false
   const admin = unwind.use(
     await startAdminListener({
@@ -181,6 +187,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       const next = await createSnapshot(built)
       const old = snapshot
       snapshot = next
+      remark(next, log)
       credentials.clear()
       retire(old, log)
       await putOnRecord(sidecar, {
@@ -188,7 +195,11 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
         detail: { sha256, policy_set_sha: next.engine.policySetSha },
       })
     },
+    get watched() {
+      return snapshot.watched
+    },
     reloaded(result) {
+      refusedAtMs = result === 'rejected' ? clock.now() : undefined
       if (result !== 'unchanged') metrics.configReloaded(result)
     },
     async [Symbol.asyncDispose]() {
@@ -219,6 +230,11 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   }
 }
 
+/** In force all the same: it is valid. `chaperone check` shows it before. */
+function remark({ policies, config }: Snapshot, log: Log): void {
+  for (const line of remarksOn(policies, config)) log.warn({}, line)
+}
+
 /** What a stream carries can no longer be revoked once the view is too old, and is no longer approved once a grant ends. */
 function endDeadStreams({ exchanges, feed, snapshot, clock, log }: Sidecar): void {
   const expired = exchanges.cutExpired(clock.now())
@@ -239,33 +255,6 @@ function heartbeatOf({ feed, clock, exchanges }: Sidecar): AuditEvent {
       exchanges: exchanges.count,
     },
   }
-}
-
-function checkReady(
-  { snapshot, feed, clock, audit }: Sidecar,
-  draining: boolean,
-): readonly CheckResult[] {
-  const { bundles, engine, config } = snapshot
-  const ageMs = feed.view.ageMs(clock.monotonic())
-  const { connected, epoch, records } = feed.status()
-  const domains = bundles.status().map(({ trustDomain, keys }) => `${trustDomain} (${keys} keys)`)
-  return [
-    { name: 'serving', ok: !draining, detail: draining ? 'shutting down' : 'accepting tasks' },
-    { name: 'config', ok: true, detail: `sha256 ${snapshot.configSha.slice(0, 12)}` },
-    { name: 'policy', ok: engine.healthy, detail: `set ${engine.policySetSha.slice(0, 12)}` },
-    { name: 'trust-bundles', ok: bundles.ready, detail: domains.join(', ') },
-    {
-      name: 'revocation',
-      ok: ageMs <= config.revocation.staleAfterReads,
-      detail: `${connected ? 'connected' : 'not connected'}, position ${epoch}, ${records} in force, age ${Math.round(ageMs)} ms`,
-    },
-    ...denyFileCheck(feed.status()),
-    {
-      name: 'audit',
-      ok: audit.healthy,
-      detail: `${audit.backlog} waiting, ${audit.spooled} in the spool`,
-    },
-  ]
 }
 
 function observe(sidecar: Sidecar, { eventLoop }: { readonly eventLoop: EventLoopDelay }): void {

@@ -1,13 +1,14 @@
 import { formatProblem } from '../../config/load.ts'
-import { compilePolicies, type PolicyEngine, type PolicySource } from '../../policy/cedar.ts'
-import { runCase, type PolicyCase } from '../../policy/policy-case.ts'
-import { cedarSchema } from '../../proxy/policy-files.ts'
+import { compilePolicies, type PolicyEngine } from '../../policy/cedar.ts'
+import { isSystemPolicy } from '../../policy/decide.ts'
+import { atUpstreamOf, runCase, type PolicyCase } from '../../policy/policy-case.ts'
 import { exitCodes } from '../exit-codes.ts'
-import { readCaseFile } from './case-file.ts'
-import { compileOrReport } from './compile-or-report.ts'
+import { readCaseFile } from '../../proxy/case-file.ts'
+import { compileSet } from './compile-set.ts'
+import type { PolicySet } from './policy-set.ts'
 
 interface PolicyTestOptions {
-  readonly sources: readonly PolicySource[]
+  readonly set: PolicySet
   readonly files: readonly string[]
   readonly coverage: boolean
   readonly mutate: boolean
@@ -17,15 +18,16 @@ interface PolicyTestOptions {
 
 /** Runs the cases of the files. 0 when all hold and what was asked for on top does too, else 1; 3 for a bad file. */
 export function testPolicies(options: PolicyTestOptions): number {
-  const { sources, files } = options
+  const { set, files } = options
   const cases: PolicyCase[] = []
   for (const read of files.map(readCaseFile)) {
-    if (read.ok) cases.push(...read.cases)
+    if (read.ok) cases.push(...read.cases.map((one) => atUpstreamOf(one, set.upstreams)))
     else for (const problem of read.problems) options.complain(formatProblem(problem))
     if (!read.ok) return exitCodes.badConfig
   }
-  using engine = compileOrReport(sources, options)
-  if (!engine) return exitCodes.failed
+  const compiled = compileSet(set, options)
+  if (!compiled) return exitCodes.failed
+  using engine = compiled.engine
   const decided = runAll({ engine, cases }, options)
   const covered = !options.coverage || reportCoverage({ engine, decided }, options)
   const held = !options.mutate || reportMutants({ engine, cases }, options)
@@ -60,25 +62,22 @@ function reportCoverage(
   }: { readonly engine: PolicyEngine; readonly decided: ReadonlySet<string> | undefined },
   { say }: PolicyTestOptions,
 ): boolean {
-  const silent = engine.policyIds.filter((id) => !isShipped(id) && !(decided?.has(id) ?? false))
+  const silent = engine.policyIds.filter(
+    (id) => !isSystemPolicy(id) && !(decided?.has(id) ?? false),
+  )
   for (const id of silent) say(`NEVER DECIDED  ${id}`)
   return silent.length === 0
 }
 
 /** Takes out one policy after the other: a case must fail each time. */
-function reportMutants({ engine, cases }: Run, { sources, say }: PolicyTestOptions): boolean {
+function reportMutants({ engine, cases }: Run, { set, say }: PolicyTestOptions): boolean {
   const survivors = engine.policyIds.filter((id) => {
-    if (isShipped(id)) return false
-    const compiled = compilePolicies(sources, { schema: cedarSchema(), without: id })
+    if (isSystemPolicy(id)) return false
+    const compiled = compilePolicies(set.sources, { schema: set.schema, without: id })
     if (!compiled.ok) return false
     using mutant = compiled.engine
     return cases.every((one) => runCase(one, mutant).holds)
   })
   for (const id of survivors) say(`NOT HELD  ${id}: without it every case still holds`)
   return survivors.length === 0
-}
-
-/** The system policies are held by our own tests. */
-function isShipped(id: string): boolean {
-  return id.startsWith('system/')
 }

@@ -1,48 +1,68 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import type { Command } from 'commander'
 import { CedarInstance } from '../../policy/cedar-instance.ts'
-import type { PolicySource } from '../../policy/cedar.ts'
-import { loadPolicyFiles } from '../../proxy/policy-files.ts'
+import { findSuspicious, formatFinding } from '../../policy/findings.ts'
 import { exitCodes } from '../exit-codes.ts'
-import { compileOrReport } from './compile-or-report.ts'
+import { compileSet } from './compile-set.ts'
+import { registerPolicyDiff } from './policy-diff.ts'
+import { registerPolicyExplain } from './policy-explain.ts'
+import {
+  configFlags,
+  configText,
+  directoryFlags,
+  directoryText,
+  loadPolicySet,
+  type PolicySetOptions,
+} from './policy-set.ts'
+import { registerPolicySuggest } from './policy-suggest.ts'
 import { testPolicies } from './policy-test.ts'
+import { complain, say } from './say.ts'
 
-/** `chaperone policy check|test|show|fmt`: policies before they are in force. */
+/** `chaperone policy <verb>`: policies before they are in force, and why they say what they say. */
 export function registerPolicy(program: Command): void {
   const policy = program
     .command('policy')
-    .description('check, test, show and format Cedar policies')
+    .description('check, test, explain and format Cedar policies')
   policy
     .command('check')
     .description('compile the policies of a directory against the schema')
-    .option('-d, --directory <path>', 'directory of *.cedar; default: the shipped default policy')
-    .action(({ directory }: DirectoryOption) => {
-      using engine = compileOrReport(sourcesOf(directory), { complain })
-      if (engine)
-        say(`${engine.policyIds.length} policies, set ${engine.policySetSha.slice(0, 12)}`)
-      process.exitCode = engine ? exitCodes.ok : exitCodes.failed
+    .option(directoryFlags, directoryText)
+    .option(configFlags, configText)
+    .option('--strict', 'fail on a warning too', false)
+    .action((options: PolicySetOptions & { strict: boolean }) => {
+      process.exitCode = checkPolicies(options)
     })
   policy
     .command('show')
     .description('print the policies in force, system policies first')
-    .option('-d, --directory <path>', 'directory of *.cedar; default: the shipped default policy')
-    .action(({ directory }: DirectoryOption) => {
-      for (const { file, text } of sourcesOf(directory)) say(`// ${file}\n${text}`)
+    .option(directoryFlags, directoryText)
+    .option(configFlags, configText)
+    .action((options: PolicySetOptions) => {
+      for (const { file, text } of loadPolicySet(options).sources) say(`// ${file}\n${text}`)
     })
+  policy
+    .command('schema')
+    .description('print the schema that policies are checked against')
+    .option(configFlags, configText)
+    .action((options: PolicySetOptions) => say(loadPolicySet(options).schema))
   policy
     .command('test')
     .description('run the cases of YAML files against the policies')
     .argument('<file...>', 'files of cases')
-    .option('-d, --directory <path>', 'directory of *.cedar; default: the shipped default policy')
+    .option(directoryFlags, directoryText)
+    .option(configFlags, configText)
     .option('--coverage', 'fail when a policy decided no case', false)
     .option('--mutate', 'fail when a policy can be taken out and every case still holds', false)
     .action(
-      (files: string[], options: DirectoryOption & { coverage: boolean; mutate: boolean }) => {
-        const { directory, coverage, mutate } = options
-        const sources = sourcesOf(directory)
-        process.exitCode = testPolicies({ sources, files, coverage, mutate, say, complain })
+      (files: string[], options: PolicySetOptions & { coverage: boolean; mutate: boolean }) => {
+        const { coverage, mutate } = options
+        const set = loadPolicySet(options)
+        process.exitCode = testPolicies({ set, files, coverage, mutate, say, complain })
       },
     )
+  registerPolicyExplain(policy)
+  registerPolicyDiff(policy)
+  registerPolicySuggest(policy)
   policy
     .command('fmt')
     .description('format policy files in place')
@@ -54,12 +74,20 @@ export function registerPolicy(program: Command): void {
     })
 }
 
-interface DirectoryOption {
-  readonly directory?: string
-}
-
-function sourcesOf(directory: string | undefined): readonly PolicySource[] {
-  return loadPolicyFiles(directory === undefined ? {} : { directory })
+function checkPolicies({
+  strict,
+  ...options
+}: PolicySetOptions & { readonly strict: boolean }): number {
+  const set = loadPolicySet(options)
+  const compiled = compileSet(set, { complain })
+  if (!compiled) return exitCodes.failed
+  using engine = compiled.engine
+  const { upstreams } = set
+  const found = findSuspicious(compiled.policies, upstreams.size > 0 ? { upstreams } : {})
+  for (const one of found) complain(`${formatFinding(one)} (warning)`)
+  const warnings = found.length === 0 ? '' : `, ${found.length} warnings`
+  say(`${engine.policyIds.length} policies, set ${engine.policySetSha.slice(0, 12)}${warnings}`)
+  return strict && found.length > 0 ? exitCodes.failed : exitCodes.ok
 }
 
 /** Whether the file is formatted now. */
@@ -77,12 +105,4 @@ function format(file: string, { check }: { readonly check: boolean }): boolean {
   if (check) complain(`${file}: not formatted`)
   else writeFileSync(file, formatted)
   return !check
-}
-
-function say(line: string): void {
-  process.stdout.write(`${line}\n`)
-}
-
-function complain(line: string): void {
-  process.stderr.write(`${line}\n`)
 }

@@ -270,6 +270,30 @@ describe('parseConfig()', () => {
     expect(problemsOf(edited(from, to)).map((line) => line.replace(/^\S+ /, ''))).toContain(problem)
   })
 
+  test('parseConfig() bounds how long a route may be observed', () => {
+    const nowMs = Date.UTC(2026, 0, 1)
+    const observed = (until: string) =>
+      parseConfig(
+        example.replace('upstream: github', `upstream: github\n    unsafeObserveUntil: ${until}`),
+        'chaperone.yaml',
+        { nowMs },
+      )
+    expect(observed('2026-01-08T00:00:00Z')).toMatchObject({
+      ok: true,
+      config: { routes: [{ unsafeObserveUntil: Date.UTC(2026, 0, 8) }, {}] },
+    })
+    expect(observed('2025-01-01T00:00:00Z')).toMatchObject({ ok: true })
+    const place = { line: expect.any(Number), col: 25, path: 'routes[0].unsafeObserveUntil' }
+    expect(observed('2026-01-08T00:00:01Z')).toMatchObject({
+      problems: [{ ...place, message: 'Expected a time at most 7 days ahead' }],
+    })
+    for (const text of ['2026-01-02', '2026-13-01T00:00:00Z', 'tomorrow']) {
+      expect(observed(text)).toMatchObject({
+        problems: [{ ...place, message: 'Expected a time such as "2026-11-24T12:00:00Z"' }],
+      })
+    }
+  })
+
   test('parseConfig() wants the section mint when an upstream mints', () => {
     const text = example.replace(/^mint:\n(?: .*\n)+/m, '')
     expect(problemsOf(text)).toEqual([

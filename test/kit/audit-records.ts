@@ -54,6 +54,7 @@ export function decisionEvent(facts: DecisionFacts): DecisionEvent {
       grant_sha: 's',
       approvers: [names.approver],
       purpose: 'p',
+      sensitivity: 'internal',
       carrier: 'task-id',
     },
     request: {

@@ -151,6 +151,7 @@ function compile(
   return {
     id,
     text,
+    stepUp: false,
     scope: mutant.scope?.(scope) ?? scope,
     observations: mapPlaces(new Map(roots), observed),
   }

@@ -50,13 +50,15 @@ describe('Metrics.expose()', () => {
   test('counts what it is told', async () => {
     const { text } = await filled().expose()
     for (const line of [
-      'chaperone_decisions_total{route="/api",effect="allow",code="none"} 1',
+      'chaperone_decisions_total{route="/api",effect="allow",code="none"} 2',
       'chaperone_decisions_total{route="none",effect="deny",code="task-terminated"} 1',
       'chaperone_exchanges_total{upstream="api",end="cut"} 1',
       'chaperone_exchange_bytes_total{upstream="api",direction="up"} 35',
       'chaperone_exchange_bytes_total{upstream="api",direction="down"} 55',
       'chaperone_cut_seconds_sum 0.004',
       'chaperone_decision_seconds_sum 0.0015',
+      'chaperone_observed_total{route="/api"} 1',
+      'chaperone_shadow_decisions_total{effect="allow",shadow="skipped"} 1',
       'chaperone_credentials_total{kind="mint",outcome="failed"} 1',
       'chaperone_revocations_applied_total{op="quarantine"} 1',
       'chaperone_config_reloads_total{result="rejected"} 1',
@@ -125,6 +127,13 @@ function filled(): Metrics {
   const metrics = createMetrics()
   metrics.observe(source)
   metrics.decided('/api', { outcome: 'allow', policyIds: [] })
+  metrics.decided('/api', {
+    outcome: 'allow',
+    policyIds: [],
+    observed: { outcome: 'deny', policyIds: [] },
+  })
+  for (const effect of ['allow', 'deny', 'step-up', 'skipped'] as const)
+    metrics.shadowed({ outcome: 'allow', policyIds: [] }, { outcome: effect, policyIds: [] })
   metrics.decided('/api', {
     outcome: 'step-up',
     code: 'approval-required',

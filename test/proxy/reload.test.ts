@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { loadConfig } from '../../config/load.ts'
+import { identifyAll } from '../../proxy/file-identity.ts'
 import { watchConfig, type ReloadResult, type WatchConfigOptions } from '../../proxy/reload.ts'
 
 const example = readFileSync(new URL('../../examples/chaperone.yaml', import.meta.url), 'utf8')
@@ -157,6 +158,59 @@ describe('watchConfig()', () => {
     expect(results).toEqual(['applied', 'applied'])
     expect(applied).toHaveBeenCalledTimes(2)
     expect(most).toBe(1)
+  })
+
+  test('watchConfig() applies when a file of a watched directory changes, comes or goes', async () => {
+    const policies = join(directory, 'policies')
+    mkdirSync(policies)
+    let identity = identifyAll([policies])
+    watch({
+      watched: () => ({ paths: [policies], identity }),
+      apply: async () => {
+        identity = identifyAll([policies])
+      },
+    })
+    const steps = [
+      () => writeFileSync(join(policies, 'a.cedar'), 'one'),
+      () => writeFileSync(join(policies, 'a.cedar'), 'another'),
+      () => rmSync(join(policies, 'a.cedar')),
+      () => rmSync(policies, { recursive: true }),
+    ]
+    for (const [index, step] of steps.entries()) {
+      step()
+      await vi.waitFor(() => expect(results).toHaveLength(index + 1), wait)
+    }
+    expect(results).toEqual(['applied', 'applied', 'applied', 'applied'])
+  })
+
+  test('watchConfig() sees what changed since the policies in force were read, and tries a bad one once', async () => {
+    const policies = join(directory, 'policies')
+    mkdirSync(policies)
+    const identity = identifyAll([policies])
+    writeFileSync(join(policies, 'a.cedar'), 'written after they were read')
+    watch({
+      watched: () => ({ paths: [policies], identity }),
+      apply: () => Promise.reject(new Error('bad policies')),
+    })
+    await vi.waitFor(() => expect(results).toEqual(['rejected']), wait)
+    await delay(2500)
+    expect(results).toEqual(['rejected'])
+  })
+
+  test('watchConfig() applies the same text again after a refusal', async () => {
+    let isBroken = true
+    watch({
+      sha256: shaOf(path),
+      apply: async () => {
+        if (isBroken) throw new Error('no such policy directory')
+      },
+    })
+    await vi.waitFor(() => expect(results).toEqual(['unchanged']), wait)
+    writeFileSync(path, changed)
+    await vi.waitFor(() => expect(results).toEqual(['unchanged', 'rejected']), wait)
+    isBroken = false
+    writeFileSync(path, example)
+    await vi.waitFor(() => expect(results).toEqual(['unchanged', 'rejected', 'applied']), wait)
   })
 
   test('watchConfig() waits for the reload under way when disposed, and leaves no listener', async () => {

@@ -1,12 +1,12 @@
 import * as v from 'valibot'
-import { placeFinding } from '../../config/place-finding.ts'
-import type { ConfigProblem } from '../../config/problem.ts'
-import { readTextFile, TextFileError } from '../../config/read-text-file.ts'
-import { validateValue } from '../../config/validate.ts'
-import { parseYaml } from '../../config/yaml-source.ts'
-import type { AskedOperation, PolicyCase } from '../../policy/policy-case.ts'
-import { parseSpiffeId } from '../../policy/spiffe-id.ts'
-import { sensitivities, type ArgumentValue } from '../../policy/types.ts'
+import { placeFinding } from '../config/place-finding.ts'
+import type { ConfigProblem } from '../config/problem.ts'
+import { readTextFile, TextFileError } from '../config/read-text-file.ts'
+import { validateValue } from '../config/validate.ts'
+import { parseYaml } from '../config/yaml-source.ts'
+import type { AskedOperation, PolicyCase } from '../policy/policy-case.ts'
+import { parseSpiffeId } from '../policy/spiffe-id.ts'
+import { sensitivities, type ArgumentValue } from '../policy/types.ts'
 
 export type CaseFileResult =
   | { readonly ok: true; readonly cases: readonly PolicyCase[] }

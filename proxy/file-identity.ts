@@ -1,0 +1,42 @@
+import { readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** Files and directories of files, and what they were like when they were read. */
+export interface WatchedFiles {
+  readonly paths: readonly string[]
+  readonly identity: string
+}
+
+/** Of the file behind all symlinks: a mounted ConfigMap changes by a symlink swap. */
+export function identify(path: string): string {
+  try {
+    const { ino, mtimeMs, size } = statSync(path)
+    return `${ino}:${mtimeMs}:${size}`
+  } catch {
+    return 'absent'
+  }
+}
+
+/** Text that changes when one of the paths does, or a file of a directory among them. */
+export function identifyAll(paths: readonly string[]): string {
+  return paths
+    .flatMap((path) => [
+      `${path} ${identify(path)}`,
+      ...listNames(path).map((name) => `${name} ${identify(join(path, name))}`),
+    ])
+    .join('\n')
+}
+
+/** A set of policies has fewer: more are not looked at one by one. */
+const maxFiles = 1024
+
+function listNames(path: string): readonly string[] {
+  try {
+    // A mounted ConfigMap keeps its generations in hidden entries.
+    return readdirSync(path)
+      .filter((name) => !name.startsWith('.'))
+      .slice(0, maxFiles)
+  } catch {
+    return []
+  }
+}

@@ -1,0 +1,124 @@
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { DecisionEvent } from '../../audit/record.ts'
+import { decisionEvent, openTestLog } from '../kit/audit-records.ts'
+import { runPolicy } from '../kit/run-policy.ts'
+
+let root = ''
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'chaperone-diff-'))
+  for (const name of ['old', 'new']) await mkdir(join(root, name))
+  await put('old/a.cedar', all)
+  await put('new/a.cedar', all)
+  const example = await readFile(new URL('../../examples/chaperone.yaml', import.meta.url), 'utf8')
+  await put('chaperone.yaml', example)
+})
+afterEach(() => rm(root, { recursive: true }))
+
+const all = '@id("all") permit (principal, action, resource);\n'
+const put = (name: string, text: string): Promise<void> => writeFile(join(root, name), text)
+
+function recorded(id: string, request: Partial<DecisionEvent['request']> = {}): DecisionEvent {
+  const event = decisionEvent({ id })
+  const upstream = request.kind === 'mcp' ? 'tickets' : 'github'
+  const task = event.task && { ...event.task, sensitivity: 'confidential' as const }
+  return { ...event, upstream, task, request: { ...event.request, ...request } }
+}
+
+const toolCall = (id: string, tool: string): DecisionEvent =>
+  recorded(id, { kind: 'mcp', method: 'POST', path: '/mcp', mcp: { method: 'tools/call', tool } })
+
+async function diff(...events: readonly DecisionEvent[]): ReturnType<typeof runPolicy> {
+  const path = join(root, 'audit.ndjson')
+  {
+    await using log = await openTestLog(path)
+    for (const event of events) await log.log.append(event)
+  }
+  const sets = [join(root, 'old'), join(root, 'new')]
+  return runPolicy('diff', ...sets, '--against', path, '-c', join(root, 'chaperone.yaml'))
+}
+
+describe('chaperone policy diff', () => {
+  test('lists what would change, by policy, with examples', async () => {
+    await put(
+      'new/b.cedar',
+      '@id("no-deletes") forbid (principal, action, resource) when { context.method == "DELETE" };',
+    )
+    const deletes = ['d-1', 'd-2'].map((id) => recorded(id, { method: 'DELETE', path: `/x/${id}` }))
+    const { code, out } = await diff(recorded('d-0'), ...deletes)
+    expect(out).toMatch(
+      /^2 of 3 decisions would change\n {6}2 {2}allow -> deny {2}by no-deletes, was by all\n {9}d-1 {2}DELETE \/x\/d-1 of github by spiffe:/,
+    )
+    expect(code).toBe(1)
+  })
+
+  test('ends with 0 when nothing changes', async () => {
+    expect(await diff(recorded('d-0'))).toMatchObject({
+      code: 0,
+      out: '0 of 1 decisions would change\n',
+    })
+  })
+
+  test('tells of a tool call only what is so whatever its arguments were', async () => {
+    await put(
+      'new/b.cedar',
+      `@id("large") forbid (principal, action == Chaperone::Action::"tools/call", resource)
+       when { context.tool == "refund" && !(context.integers.hasTag("amount") && context.integers.getTag("amount") <= 5) };
+       @id("drops") forbid (principal, action == Chaperone::Action::"tools/call", resource)
+       when { context.tool == "drop" };`,
+    )
+    const { code, out } = await diff(
+      toolCall('c-1', 'refund'),
+      toolCall('c-2', 'lookup'),
+      toolCall('c-3', 'drop'),
+    )
+    expect(out.split('\n')).toEqual([
+      '1 of 2 decisions would change',
+      '      1  allow -> deny  by drops, was by all',
+      expect.stringContaining('c-3  call drop of tickets by '),
+      '1 cannot be told: it depends on arguments, which are not recorded',
+      '',
+    ])
+    expect(code).toBe(1)
+  })
+
+  test('does not take a permit that reads arguments for granted', async () => {
+    await put(
+      'new/a.cedar',
+      `@id("small") permit (principal, action == Chaperone::Action::"tools/call", resource)
+       when { context.tool == "refund" && context.args.hasTag("order") };`,
+    )
+    const { out } = await diff(toolCall('c-1', 'refund'), toolCall('c-2', 'lookup'))
+    expect(out).toContain('1 of 1 decisions would change')
+    expect(out).toContain('c-2  call lookup')
+    expect(out).toContain('1 cannot be told: it depends on arguments')
+  })
+
+  test('counts what was no decision of policies, and says why', async () => {
+    const event = recorded('d-0')
+    const revoked = { ...event.decision, effect: 'deny', code: 'task-terminated' } as const
+    const { out, code } = await diff(
+      { ...event, decision: revoked },
+      { ...event, upstream: 'gone' },
+      { ...event, task: null },
+    )
+    expect(out.split('\n')).toEqual([
+      '0 of 0 decisions would change',
+      '1 cannot be told: it was refused by task-terminated, which is no policy',
+      '1 cannot be told: the upstream "gone" is not in the configuration',
+      '1 cannot be told: it was refused before policies were asked',
+      '',
+    ])
+    expect(code).toBe(0)
+  })
+
+  test('says where the new set is wrong', async () => {
+    await put('new/a.cedar', all.replace('principal', 'principle'))
+    expect(await diff(recorded('d-0'))).toMatchObject({
+      code: 1,
+      err: expect.stringContaining('new/a.cedar:1:'),
+    })
+  })
+})

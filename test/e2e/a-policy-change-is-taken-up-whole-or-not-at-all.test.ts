@@ -1,0 +1,145 @@
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import type { DecisionEvent } from '../../audit/record.ts'
+import type { AuditLine } from '../kit/sidecar.ts'
+import { startWorld, type World } from '../kit/world.ts'
+
+const all = '@id("all") permit (principal, action, resource);'
+const noWrites =
+  '@id("no-writes") @severity("high") forbid (principal, action in Chaperone::Action::"write", resource);'
+const wait = { timeout: 30_000, interval: 100 }
+
+let world: World
+let policies = ''
+
+beforeAll(async () => {
+  world = await startWorld()
+  policies = join(world.sidecar.directory, 'policies')
+  await mkdir(policies)
+  await writeFile(join(policies, 'a.cedar'), all)
+  await writeFile(
+    join(policies, 'a.test.yaml'),
+    'cases:\n  - { name: reads stay open, request: GET /a, expect: allow }\n',
+  )
+  await configure((text) => `${text}policy: { directory: policies, tests: policies }\n`)
+  await world.approve('T-1')
+}, 60_000)
+afterAll(() => world?.[Symbol.asyncDispose]())
+
+test('a change in the directory is in force without a signal', async () => {
+  expect((await post()).status).toBe(200)
+  await writeFile(join(policies, 'b.cedar'), noWrites)
+  await vi.waitFor(async () => expect((await post()).status).toBe(403), wait)
+  await vi.waitFor(async () => {
+    const denied = (await decisions()).findLast(({ decision }) => decision.effect === 'deny')
+    expect(denied?.decision).toMatchObject({ policy_ids: ['no-writes'], severity: 'high' })
+  }, wait)
+}, 60_000)
+
+test('a set of which a case does not hold, and an empty directory, leave the old one in force', async () => {
+  await writeFile(join(policies, 'c.cedar'), '@id("none") forbid (principal, action, resource);')
+  await vi.waitFor(
+    async () => expect(await readiness()).toContain('a newer one was refused at'),
+    wait,
+  )
+  expect(world.sidecar.output()).toContain('reads stay open: expected allow, got deny by none')
+  expect((await get()).status).toBe(200)
+  expect((await post()).status).toBe(403)
+  for (const name of ['a', 'b', 'c']) await rm(join(policies, `${name}.cedar`))
+  await vi.waitFor(() => expect(world.sidecar.output()).toContain('Expected *.cedar files'), wait)
+  expect((await get()).status).toBe(200)
+  expect((await post()).status).toBe(403)
+  expect(await metrics()).toMatch(/chaperone_config_reloads_total\{result="rejected"\} [1-9]/)
+}, 60_000)
+
+test('shadow policies are recorded and counted, and change nothing', async () => {
+  await writeFile(join(policies, 'a.cedar'), all)
+  await writeFile(join(policies, 'b.cedar'), noWrites.replace('forbid', '@mode("shadow") forbid'))
+  await vi.waitFor(async () => expect((await post()).status).toBe(200), wait)
+  expect(await readiness()).not.toContain('refused at')
+  expect(await readiness()).toMatch(/policy: set \w{12}, shadow \w{12}/)
+  expect(await metrics()).toMatch(/shadow_decisions_total\{effect="allow",shadow="deny"\} [1-9]/)
+  await vi.waitFor(async () => {
+    const shadows = (await decisions()).map(({ decision }) => decision.shadow)
+    expect(shadows).toContainEqual({ effect: 'deny', policy_ids: ['no-writes'] })
+  }, wait)
+}, 60_000)
+
+test('arguments of a tool are judged by the types that its file declares', async () => {
+  const amount = '{ "type": "object", "properties": { "amount": { "type": "integer" } } }'
+  await writeFile(
+    join(world.sidecar.directory, 'tools.json'),
+    `{ "tools": [{ "name": "lookup", "inputSchema": ${amount} }] }`,
+  )
+  await configure((text) => text.replace('kind: mcp,', 'kind: mcp, tools: tools.json,'))
+  await writeFile(
+    join(policies, 'c.cedar'),
+    `@id("large") @reason("Too large.") forbid (principal, action == Chaperone::Action::"tools/call", resource)
+     when { context.typed has "tools/lookup" && context.typed["tools/lookup"] has amount && context.typed["tools/lookup"].amount > 5 };`,
+  )
+  await vi.waitFor(async () => expect(await lookup(6)).toContain('Too large.'), wait)
+  expect(await lookup(5)).not.toContain('isError')
+  expect(await lookup('5')).toContain('isError')
+  expect((await decisions()).at(-1)?.decision.detail).toBe(
+    'cannot be put to policy: an argument has another type than the tool declares',
+  )
+}, 60_000)
+
+test('an observed route lets through what policies refuse, says so, and cuts nothing of a revocation', async () => {
+  await writeFile(join(policies, 'b.cedar'), noWrites)
+  await vi.waitFor(async () => expect((await post()).status).toBe(403), wait)
+  const until = new Date(Date.now() + 3_600_000).toISOString()
+  await configure((text) =>
+    text.replace('prefix: /api, upstream: api', `$&, unsafeObserveUntil: "${until}"`),
+  )
+  await vi.waitFor(async () => expect((await post()).status).toBe(200), wait)
+  expect(await readiness()).toContain('1 routes observed only')
+  expect(world.sidecar.output()).toContain(
+    'route \\"/api\\": what policies refuse is allowed until',
+  )
+  expect(await metrics()).toContain('chaperone_observed_total{route="/api"}')
+  await vi.waitFor(async () => {
+    const observed = (await decisions()).map(({ decision }) => decision.observed)
+    expect(observed).toContainEqual({ effect: 'deny', policy_ids: ['no-writes'] })
+  }, wait)
+  expect((await world.cli('revoke', 'task', 'T-1', '-r', 'test')).code).toBe(0)
+  expect((await post()).status).toBe(403)
+}, 60_000)
+
+const get = (): Promise<Response> =>
+  fetch(`${world.sidecar.agentUrl}/api/echo`, { headers: world.headers('T-1') })
+const post = (): Promise<Response> =>
+  fetch(`${world.sidecar.agentUrl}/api/echo`, {
+    method: 'POST',
+    headers: world.headers('T-1'),
+    body: 'x',
+  })
+const admin = async (path: string): Promise<string> =>
+  (await fetch(`${world.sidecar.adminUrl}${path}`)).text()
+const readiness = (): Promise<string> => admin('/readyz?verbose')
+const metrics = (): Promise<string> => admin('/metrics')
+
+async function lookup(amount: unknown): Promise<string> {
+  const params = { name: 'lookup', arguments: { order: 'A-1', amount } }
+  const answer = await fetch(`${world.sidecar.agentUrl}/mcp`, {
+    method: 'POST',
+    headers: {
+      ...world.headers('T-1'),
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+    },
+    body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params }),
+  })
+  return answer.text()
+}
+
+async function configure(change: (text: string) => string): Promise<void> {
+  const path = join(world.sidecar.directory, 'chaperone.yaml')
+  await writeFile(path, change(await readFile(path, 'utf8')))
+}
+
+async function decisions(): Promise<readonly DecisionEvent[]> {
+  const lines = await world.sidecar.audit()
+  return lines.filter((line): line is AuditLine & DecisionEvent => line['type'] === 'decision')
+}
