@@ -58,10 +58,11 @@ export function listFiles(
     .filter((name) => name.endsWith(suffix) && !name.startsWith('.'))
     .toSorted()
   // An empty directory is a mount that failed rather than the wish to refuse everything.
-  if (names.length === 0)
-    throw new PolicyFileError(
-      `${directory}: Expected *${suffix} files. To refuse everything, put in a policy that forbids everything`,
-    )
+  if (names.length === 0) {
+    const advice =
+      suffix === '.cedar' ? '. To refuse everything, put in one that forbids everything' : ''
+    throw new PolicyFileError(`${directory}: Expected *${suffix} files${advice}`)
+  }
   if (names.length > maxFiles) {
     throw new PolicyFileError(`${directory}: Expected at most ${maxFiles} *${suffix} files`)
   }

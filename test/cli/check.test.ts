@@ -148,7 +148,7 @@ describe('registerCheck()', () => {
     rmSync(join(directory, 'policies/a.cedar'))
     expect(check()).toMatchObject({
       status: 1,
-      lines: [expect.stringMatching(/policies: Expected \*\.cedar files$/)],
+      lines: [expect.stringMatching(/policies: Expected \*\.cedar files\. To refuse everything, /)],
     })
   })
 

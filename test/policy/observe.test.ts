@@ -63,6 +63,14 @@ describe('decide() on an observed route', () => {
     })
   })
 
+  test('still refuses what a policy of the product forbids', () => {
+    using engine = engineOf('@id("system/no") forbid (principal, action, resource);')
+    expect(decide(input({ engine, ...until }))).toMatchObject({
+      outcome: 'deny',
+      policyIds: ['system/no'],
+    })
+  })
+
   test('shows a tool that a call would reach', () => {
     using engine = engineOf(forbids)
     const asked = { ...input({ engine, operation: list(), upstream: mcp }), tool: 'lookup' }

@@ -170,6 +170,8 @@ describe('watchConfig()', () => {
         identity = identifyAll([policies])
       },
     })
+    await delay(2500)
+    expect(results).toEqual([])
     const steps = [
       () => writeFileSync(join(policies, 'a.cedar'), 'one'),
       () => writeFileSync(join(policies, 'a.cedar'), 'another'),
