@@ -161,10 +161,10 @@ describe('decide() with a memo', () => {
             using plain = engineOf(texts.map((text, n) => `@id("p${n}") ${text}`).join('\n'))
             plain.memo.turnOff()
             // Each twice: once to be remembered.
-            for (const question of [...asked, ...asked]) {
-              const decision = askPolicies({ ...question, engine: used })
+            for (const one of [...asked, ...asked]) {
+              const decision = askPolicies({ ...one, engine: used })
               outcomes.add(decision.outcome === 'allow' ? 'allow' : decision.detail)
-              expect(decision).toEqual(askPolicies({ ...question, engine: plain }))
+              expect(decision).toEqual(askPolicies({ ...one, engine: plain }))
             }
             expect(used.memo.isOn).toBe(true)
           },
@@ -336,6 +336,6 @@ function mcpOperation(message: McpMessage): Operation {
   return { kind: 'mcp', method: 'POST', path: '/mcp', hasQuery: false, message }
 }
 
-function get(path: string): Operation {
-  return { kind: 'http', method: 'GET', path, hasQuery: false }
+function get(target: string): Operation {
+  return { kind: 'http', method: 'GET', path: target, hasQuery: false }
 }
