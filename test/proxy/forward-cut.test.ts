@@ -219,11 +219,11 @@ async function asked(relay: Relay): Promise<Peer> {
 
 /** Writes as fast as it drains, until nothing has drained for a while: everything on the way is full. */
 async function fillUp({ socket }: Peer): Promise<void> {
-  const piece = Buffer.alloc(65_536, 'x')
+  const block = Buffer.alloc(65_536, 'x')
   let drainedAt = 0
   const pump = (): void => {
     drainedAt = performance.now()
-    while (socket.write(piece));
+    while (socket.write(block));
   }
   socket.on('drain', pump)
   pump()
