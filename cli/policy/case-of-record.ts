@@ -31,7 +31,7 @@ export function caseOfRecord(record: ReadDecision, upstreams: KnownUpstreams): C
   const { purpose, sensitivity } = task
   const id = parseSpiffeId(agent.spiffe_id)
   const asked = askedBy(record)
-  if (purpose === undefined || sensitivity === undefined || !asked) {
+  if (sensitivity === undefined || !asked) {
     return no('it is of a version that records too little')
   }
   const upstream = upstreams.get(name)
@@ -66,7 +66,7 @@ function fromPolicies(detail: string | null | undefined): boolean {
 function askedBy({ request }: ReadDecision): AskedOperation | undefined {
   const { kind, method, path, mcp, has_query: hasQuery = false } = request
   if (kind === 'http' || kind === 'websocket') return { kind, method, path, hasQuery }
-  if (kind !== 'mcp' || mcp?.method === undefined) return undefined
+  if (kind !== 'mcp' || !mcp) return undefined
   if (mcp.tool !== undefined) return { kind: 'tool', tool: mcp.tool, args: new Map() }
   return { kind: 'message', path, message: messageOf(mcp.method) }
 }

@@ -90,7 +90,7 @@ async function recordedCase(
     return exitCodes.failed
   }
   const { decision } = record
-  const by = decision.policy_ids?.join(', ') ?? ''
+  const by = decision.policy_ids.join(', ')
   say(
     printable(`recorded ${decision.effect} ${decision.code ?? ''} ${by} ${decision.detail ?? ''}`),
   )

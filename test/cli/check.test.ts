@@ -148,7 +148,11 @@ describe('registerCheck()', () => {
     rmSync(join(directory, 'policies/a.cedar'))
     expect(check()).toMatchObject({
       status: 1,
-      lines: [expect.stringMatching(/policies: Expected \*\.cedar files\. To refuse everything, /)],
+      lines: [
+        expect.stringMatching(
+          /policies: Expected \*\.cedar files\. To refuse everything, put in a policy that forbids everything$/,
+        ),
+      ],
     })
   })
 

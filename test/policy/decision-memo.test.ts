@@ -239,7 +239,10 @@ describe('decide() with a memo', () => {
       authorizeSlice: () => wrong,
     }
     const one = input({ engine: lying, operation: get('/v1/a') })
-    expect(decide(one)).toMatchObject({ detail: 'the policy engine contradicted itself' })
+    // Nor is it passed over where the policies' own answers would be.
+    expect(decide({ ...one, unsafeObserveUntilMs: nowMs + 1 })).toMatchObject({
+      detail: 'the policy engine contradicted itself',
+    })
     expect(results).toEqual(['different'])
     expect(lying.memo.isOn).toBe(false)
     expect(decide(one)).toEqual({ outcome: 'allow', policyIds: ['r'] })

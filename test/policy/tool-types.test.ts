@@ -29,9 +29,9 @@ function typesOf(value: unknown): ToolTypes {
 
 const tools = typesOf({ tools: [{ name: 'refund', inputSchema }, { name: 'plain' }] })
 const files: Upstream = { ...mcp, tools }
-const schema = withToolTypes(readText('chaperone.cedarschema'), [files])
 
-function engineOf(condition: string): PolicyEngine {
+function engineOf(condition: string, upstream: Upstream = files): PolicyEngine {
+  const schema = withToolTypes(readText('chaperone.cedarschema'), [upstream])
   const text = `@id("all") permit (principal, action, resource);
     @id("f") forbid (principal, action == Chaperone::Action::"tools/call", resource) when { ${condition} };`
   const compiled = compilePolicies([{ file: 'a.cedar', text }], { schema })
@@ -97,6 +97,28 @@ describe('context.typed', () => {
       outcome: 'deny',
       detail: `cannot be put to policy: ${reason}`,
     })
+  })
+
+  test('is part of what is remembered of a call', () => {
+    using engine = engineOf(amount)
+    const one = input({ engine, upstream: files })
+    const outcomes = [40, 501, 40, 501].map((value) => {
+      const args = Object.entries({ ...good, amount: value })
+      return decide({ ...one, operation: call('refund', args) }).outcome
+    })
+    expect(outcomes).toEqual(['allow', 'deny', 'allow', 'deny'])
+  })
+
+  test('never spells an entity, whatever the tool calls its arguments', () => {
+    const names = { type: 'object', properties: { __entity: { type: 'string' } } }
+    const types = typesOf({ tools: [{ name: 'refund', inputSchema: names }] })
+    expect(types.get('refund')?.size).toBe(0)
+    const upstream = { ...mcp, tools: types }
+    using engine = engineOf('context.path == "/elsewhere"', upstream)
+    // The plain way shows Cedar the whole request.
+    engine.memo.turnOff()
+    const operation = call('refund', [['__entity', 'x']])
+    expect(decide(input({ engine, upstream, operation })).outcome).toBe('allow')
   })
 
   test('is empty at every other upstream, and in a list', () => {

@@ -4,7 +4,13 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Config } from '../../config/schema.ts'
 import { decide } from '../../policy/decide.ts'
-import { loadPolicies, policyDirectories, remarksOn, type Policies } from '../../proxy/policies.ts'
+import {
+  loadPolicies,
+  loadPoliciesInBackground,
+  policyDirectories,
+  remarksOn,
+  type Policies,
+} from '../../proxy/policies.ts'
 import { http, input, nowMs } from '../kit/decide-input.ts'
 
 let root = ''
@@ -99,6 +105,36 @@ describe('loadPolicies() with cases', () => {
     expect(() => load({ tests: join(root, 'tests') })).toThrow('Unknown setting')
     rmSync(join(root, 'tests', 'a.test.yaml'))
     expect(() => load({ tests: join(root, 'tests') })).toThrow('Expected *.test.yaml files')
+  })
+})
+
+describe('loadPoliciesInBackground()', () => {
+  const policyOf = (more: Partial<Config['policy']> = {}): Config['policy'] => ({
+    directory: join(root, 'now'),
+    maxShadowPerSecond: 100,
+    presets: [],
+    ...more,
+  })
+
+  test('gives what loadPolicies() gives', async () => {
+    put('now/b.cedar', forbidWrites.replace('forbid', '@mode("shadow") forbid'))
+    put('now/c.cedar', forbidWrites.replace('no-writes', 'x') + forbidWrites.replace('no-w', 'y-w'))
+    using here = load()
+    using there = await loadPoliciesInBackground(policyOf(), { upstreams: new Map() })
+    expect(there.engine.policySetSha).toBe(here.engine.policySetSha)
+    expect(there.shadow?.policySetSha).toBe(here.shadow?.policySetSha)
+    expect(there.findings).toEqual(here.findings)
+    expect(there.findings).not.toEqual([])
+    const asked = input({ engine: there.engine })
+    expect(there.shadow?.compare(decide(asked), asked)?.outcome).toBe('allow')
+  })
+
+  test('refuses what loadPolicies() refuses, in its words', async () => {
+    put('tests/a.test.yaml', 'cases:\n  - { name: a write, request: POST /a, expect: deny }\n')
+    const policy = policyOf({ tests: join(root, 'tests') })
+    await expect(loadPoliciesInBackground(policy, { upstreams: new Map() })).rejects.toThrow(
+      `Cases do not hold:\n${root}/tests/a.test.yaml: a write: expected deny, got allow by all`,
+    )
   })
 })
 
