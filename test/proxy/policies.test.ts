@@ -22,11 +22,14 @@ beforeEach(() => {
 afterEach(() => rmSync(root, { recursive: true }))
 
 const put = (name: string, text: string): void => writeFileSync(join(root, name), text)
+const policyOf = (more: Partial<Config['policy']> = {}): Config['policy'] => ({
+  directory: join(root, 'now'),
+  maxShadowPerSecond: 100,
+  presets: [],
+  ...more,
+})
 const load = (more: Partial<Config['policy']> = {}): Policies =>
-  loadPolicies(
-    { directory: join(root, 'now'), maxShadowPerSecond: 100, presets: [], ...more },
-    { upstreams: new Map() },
-  )
+  loadPolicies(policyOf(more), { upstreams: new Map() })
 const forbidWrites =
   '@id("no-writes") forbid (principal, action in Chaperone::Action::"write", resource);'
 
@@ -109,13 +112,6 @@ describe('loadPolicies() with cases', () => {
 })
 
 describe('loadPoliciesInBackground()', () => {
-  const policyOf = (more: Partial<Config['policy']> = {}): Config['policy'] => ({
-    directory: join(root, 'now'),
-    maxShadowPerSecond: 100,
-    presets: [],
-    ...more,
-  })
-
   test('gives what loadPolicies() gives', async () => {
     put('now/b.cedar', forbidWrites.replace('forbid', '@mode("shadow") forbid'))
     put('now/c.cedar', forbidWrites.replace('no-writes', 'x') + forbidWrites.replace('no-w', 'y-w'))
