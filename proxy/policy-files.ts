@@ -60,7 +60,7 @@ export function listFiles(
   // An empty directory is a mount that failed rather than the wish to refuse everything.
   if (names.length === 0) {
     const advice =
-      suffix === '.cedar' ? '. To refuse everything, put in one that forbids everything' : ''
+      suffix === '.cedar' ? '. To refuse everything, put in a policy that forbids everything' : ''
     throw new PolicyFileError(`${directory}: Expected *${suffix} files${advice}`)
   }
   if (names.length > maxFiles) {
