@@ -15,6 +15,8 @@ interface LoadOptions {
   readonly request: Buffer
   readonly connections: number
   readonly durationMs: number
+  /** The least time between two requests of a connection, milliseconds. Default 0. */
+  readonly paceMs?: number
 }
 
 /** A closed loop: each connection has one request in flight. Cheap on purpose, so that the proxy is the slower side. */
@@ -41,7 +43,7 @@ interface Tally {
   readonly counts: { failures: number }
 }
 
-function drive({ port, request }: LoadOptions, tally: Tally): Promise<void> {
+function drive({ port, request, paceMs = 0 }: LoadOptions, tally: Tally): Promise<void> {
   return new Promise((resolve, reject) => {
     const socket = connect({ port, host: '127.0.0.1', noDelay: true })
     let sentAt = 0
@@ -66,8 +68,10 @@ function drive({ port, request }: LoadOptions, tally: Tally): Promise<void> {
       if (pending.toString('latin1', 9, 12) !== '200') tally.counts.failures += 1
       pending = Buffer.alloc(0)
       waiting = false
-      if (performance.now() < tally.until) send()
-      else socket.end()
+      const pauseMs = sentAt + paceMs - performance.now()
+      if (performance.now() >= tally.until) socket.end()
+      else if (pauseMs > 0) setTimeout(send, pauseMs)
+      else send()
     })
   })
 }

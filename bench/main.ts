@@ -17,6 +17,7 @@ const plans = {
     sliceMs: 300,
     starts: 1,
     refusalTrials: 5,
+    busyMs: 1_000,
     cuts: [
       { streams: 10, trials: 3 },
       { streams: 100, trials: 2 },
@@ -27,6 +28,7 @@ const plans = {
     sliceMs: 1_000,
     starts: 5,
     refusalTrials: 100,
+    busyMs: 10_000,
     cuts: [
       { streams: 10, trials: 20 },
       { streams: 1_000, trials: 5 },

@@ -108,14 +108,22 @@ function processTable({ memory, readyMs }: Results): string {
   return table(['', ''], [['full: start to ready', `${spread(readyMs)} ms`], ...rows])
 }
 
-function revocationTable({ refusals, cuts }: RevocationResult): string {
+function revocationTable({ refusals, busy, cuts }: RevocationResult): string {
   const rows = cuts.flatMap(({ streams, lastClosed, lastByte }) => [
     [`last byte of ${streams} streams`, spread(lastByte, 1), String(lastByte.length)],
     [`last of ${streams} streams closed`, spread(lastClosed, 1), String(lastClosed.length)],
   ])
   return table(
     ['', 'ms', 'trials'],
-    [['first refusal', spread(refusals, 1), String(refusals.length)], ...rows],
+    [
+      ['first refusal', spread(refusals, 1), String(refusals.length)],
+      [
+        `first refusal, under ${busy.requestsPerSecond.toFixed(0)} req/s`,
+        spread(busy.refusals, 1),
+        String(busy.refusals.length),
+      ],
+      ...rows,
+    ],
   )
 }
 

@@ -4,11 +4,14 @@ import { systemClock } from '../proxy/system-clock.ts'
 import { createRedisCommitter, type RedisCommitter } from '../revocation/redis-committer.ts'
 import { startRedis } from '../test/kit/redis.ts'
 import { names } from '../test/kit/tokens.ts'
+import { load } from './load.ts'
 import { startBenchSidecar, type BenchSidecar } from './sidecar.ts'
 
 /** Milliseconds from the call that commits the revocation, one number per trial. */
 export interface RevocationResult {
   readonly refusals: readonly number[]
+  /** While other tasks ask as fast as `requestsPerSecond` says. */
+  readonly busy: { readonly refusals: readonly number[]; readonly requestsPerSecond: number }
   readonly cuts: readonly CutResult[]
 }
 
@@ -21,6 +24,7 @@ export interface CutResult {
 export interface RevocationPlan {
   readonly upstreamPort: number
   readonly refusalTrials: number
+  readonly busyMs: number
   readonly cuts: readonly { readonly streams: number; readonly trials: number }[]
 }
 
@@ -39,6 +43,7 @@ export async function measureRevocation(plan: RevocationPlan): Promise<Revocatio
   for (let trial = 0; trial < plan.refusalTrials; trial++) {
     refusals.push(await untilRefused(world))
   }
+  const busy = await whileBusy(world, plan.busyMs)
   const cuts: CutResult[] = []
   for (const { streams, trials } of plan.cuts) {
     const ends: CutEnd[] = []
@@ -49,7 +54,7 @@ export async function measureRevocation(plan: RevocationPlan): Promise<Revocatio
       lastByte: ends.map(({ byte }) => byte),
     })
   }
-  return { refusals, cuts }
+  return { refusals, busy, cuts }
 }
 
 interface World {
@@ -102,6 +107,20 @@ async function untilRefused(world: World): Promise<number> {
   } finally {
     socket.destroy()
   }
+}
+
+/** 64 connections that ask every 32 ms: 2000 requests a second, where the machine can. */
+async function whileBusy(world: World, durationMs: number): Promise<RevocationResult['busy']> {
+  const { port } = world.sidecar
+  const request = world.sidecar.request('/json', 'bench-busy')
+  const until = performance.now() + durationMs
+  const loading = load({ port, request, connections: 64, paceMs: 32, durationMs })
+  const refusals: number[] = []
+  while (performance.now() < until) refusals.push(await untilRefused(world))
+  const { requests, seconds, failures } = await loading
+  if (failures > 0)
+    throw new Error(`${failures} requests of another task were not answered with 200`)
+  return { refusals, requestsPerSecond: requests / seconds }
 }
 
 /** When the last stream got its last byte, and when the last one was closed. */
