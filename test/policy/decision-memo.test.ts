@@ -143,7 +143,7 @@ describe('decide() with a memo', () => {
           expect(decision).toEqual(decide(input({ ...asked, engine: plain })))
         }
       }),
-      { numRuns: 8, seed: 20261124 },
+      { numRuns: 8, seed: 20261124, endOnFailure: true },
     )
     expect([...outcomes].toSorted()).toEqual(['allow', 'deny'])
   })
@@ -169,7 +169,7 @@ describe('decide() with a memo', () => {
             expect(used.memo.isOn).toBe(true)
           },
         ),
-        { numRuns: Math.ceil(pairs / 100), seed: 20261125 },
+        { numRuns: Math.ceil(pairs / 100), seed: 20261125, endOnFailure: true },
       )
       expect(outcomes).toContain('allow')
       expect(outcomes).toContain('a policy forbids it')
@@ -216,6 +216,17 @@ describe('decide() with a memo', () => {
     expect(asked()).toBe(3)
     expect(outcomeOf({ n: 5, other: 'x' })).toBe('allow')
     expect(asked()).toBe(3)
+  })
+
+  test('tells tool calls apart by any argument, once a policy computes the name of one', () => {
+    const engine = engineOf(`
+      @id("t") permit (principal, action == Chaperone::Action::"tools/call", resource)
+      when { context.args.hasTag(context.tool) };`)
+    const one = input({ engine, upstream: mcp })
+    const outcomes = [{ t: 1 }, { u: 1 }, {}, { t: 2 }].map(
+      (args) => askPolicies({ ...one, operation: call(args) }).outcome,
+    )
+    expect(outcomes).toEqual(['allow', 'deny', 'deny', 'allow'])
   })
 
   test('refuses what cannot be shown to policy, also where the policies do not look', () => {
