@@ -26,10 +26,6 @@ describe('CedarInstance', () => {
 
   test('image() makes others that know the same, each by itself', () => {
     const cedar = new CedarInstance()
-    const set = (instance: CedarInstance, text: string) =>
-      instance.call(({ preparsePolicySet }) =>
-        preparsePolicySet('all', { staticPolicies: { p: text } }),
-      )
     set(cedar, permit)
     const one = new CedarInstance(cedar.image())
     const other = new CedarInstance(cedar.image())
@@ -53,4 +49,10 @@ function decisionOf(cedar: CedarInstance): string {
     }),
   )
   return answer?.type === 'success' ? answer.response.decision : 'none'
+}
+
+function set(cedar: CedarInstance, text: string) {
+  return cedar.call(({ preparsePolicySet }) =>
+    preparsePolicySet('all', { staticPolicies: { p: text } }),
+  )
 }
