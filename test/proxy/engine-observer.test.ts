@@ -1,6 +1,5 @@
 import { expect, test } from 'vitest'
 import { engineObserver } from '../../proxy/engine-observer.ts'
-import type { Log } from '../../proxy/log.ts'
 import { createMetrics } from '../../proxy/metrics.ts'
 
 test('engineObserver() counts everything, and logs what an operator must know of', async () => {
@@ -11,7 +10,7 @@ test('engineObserver() counts everything, and logs what an operator must know of
       void lines.push(`${level} ${message}`)
   const log = { debug: keep('debug'), info: keep('info'), warn: keep('warn'), error: keep('error') }
   const metrics = createMetrics()
-  const observer = engineObserver({ metrics, log: log as unknown as Log })
+  const observer = engineObserver({ metrics, log })
   observer.answered('memo')
   observer.selfChecked('same')
   expect(lines).toEqual([])
