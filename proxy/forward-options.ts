@@ -28,6 +28,6 @@ export interface ForwardOptions {
   readonly hasCredential: boolean
   /** Answers in the agent's dialect, before any answer of the upstream was passed on. */
   refusePending(cut: Cut | undefined, denial: Denial): void
-  /** The longest silence between two pieces of the request's body. Undefined: any. */
+  /** The longest silence between two pieces of the request's body. Undefined: no limit. */
   readonly bodyGapTimeoutMs: number | undefined
 }

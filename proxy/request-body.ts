@@ -5,7 +5,7 @@ import type { Exchange } from './exchange.ts'
 interface RequestBodyOptions {
   readonly body: 'none' | 'stream' | Buffer
   readonly exchange: Exchange
-  /** The longest silence between two pieces. Undefined: any. */
+  /** The longest silence between two pieces. Undefined: no limit. */
   readonly gapTimeoutMs: number | undefined
 }
 

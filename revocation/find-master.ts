@@ -88,7 +88,7 @@ async function askSentinel(client: Redis, master: string): Promise<RedisAddress>
   return { host, port: Number(port) }
 }
 
-/** All our keys are in one slot: who has any of them has all of them, and who has none says who does. */
+/** All our keys are in one slot: the owner of one key owns the rest, and another node names the owner. */
 async function askNode(
   client: Redis,
   { address, prefix }: { readonly address: RedisAddress; readonly prefix: string },
