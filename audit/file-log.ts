@@ -1,3 +1,4 @@
+import { statSync } from 'node:fs'
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Clock } from '../policy/types.ts'
 import { createChain, type Chain, type ChainHead, type Envelope } from './chain.ts'
@@ -32,6 +33,7 @@ export interface AuditLogOptions {
 export async function openAuditLog(options: AuditLogOptions): Promise<AuditLog> {
   const sink = await openSink(options.sink)
   try {
+    refuseOneFile(options)
     return new GroupCommitLog(sink, options)
   } catch (error) {
     await sink.close()
@@ -282,5 +284,14 @@ class GroupCommitLog implements AuditLog {
       // It is lost only with the sink: then the spool tells of the next gap.
       if (gap) this.append(gap).catch(() => undefined)
     }
+  }
+}
+
+/** By what they are, not by their names: the spool is emptied once the sink has what it holds. */
+function refuseOneFile({ sink, spool }: AuditLogOptions): void {
+  if (!spool || sink === 'stdout') return
+  const [log, kept] = [sink, spool.file].map((path) => statSync(path, { throwIfNoEntry: false }))
+  if (log && kept && log.dev === kept.dev && log.ino === kept.ino) {
+    throw new AuditError('ERR_AUDIT_SINK', `The spool "${spool.file}" is the audit log itself`)
   }
 }

@@ -30,6 +30,11 @@ export function isCovered(
   }
 }
 
+/** A record names neither the person behind a grant nor the credential that went out: by these nobody can tell. */
+export function isTold(subject: string): boolean {
+  return !/^(?:credential:|approver:[^#]*#)/.test(subject)
+}
+
 function isSpiffeId(text: string | undefined): text is SpiffeId {
   return text?.startsWith('spiffe://') ?? false
 }

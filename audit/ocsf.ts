@@ -121,16 +121,16 @@ function outcomeEvent(record: ReadOutcome, decision: ReadDecision | undefined): 
   }
 }
 
-const entityActivities: Readonly<Record<string, Named>> = {
-  revoke: { id: 9, name: 'Disable' },
-  quarantine: { id: 11, name: 'Deactivate' },
-  pause: { id: 12, name: 'Suspend' },
-}
+const entityActivities: ReadonlyMap<string, Named> = new Map([
+  ['revoke', { id: 9, name: 'Disable' }],
+  ['quarantine', { id: 11, name: 'Deactivate' }],
+  ['pause', { id: 12, name: 'Suspend' }],
+])
 const resume: Named = { id: 13, name: 'Resume' }
 
 function revocationEvent(record: ReadRevocation): OcsfEvent {
   const { op, subject, reason, by, rid } = record
-  const activity = entityActivities[op] ?? { id: 99, name: op }
+  const activity = entityActivities.get(op) ?? { id: 99, name: op }
   return {
     ...entityManagement(record, { activity, uid: record.hash }),
     ...severity(op === 'pause' ? severities.low : severities.medium),
@@ -164,21 +164,21 @@ function liftEvent(
   }
 }
 
-const methodActivities: Readonly<Record<string, Named>> = {
-  POST: { id: 1, name: 'Create' },
-  GET: { id: 2, name: 'Read' },
-  HEAD: { id: 2, name: 'Read' },
-  PUT: { id: 3, name: 'Update' },
-  PATCH: { id: 3, name: 'Update' },
-  DELETE: { id: 4, name: 'Delete' },
-}
+const methodActivities: ReadonlyMap<string, Named> = new Map([
+  ['POST', { id: 1, name: 'Create' }],
+  ['GET', { id: 2, name: 'Read' }],
+  ['HEAD', { id: 2, name: 'Read' }],
+  ['PUT', { id: 3, name: 'Update' }],
+  ['PATCH', { id: 3, name: 'Update' }],
+  ['DELETE', { id: 4, name: 'Delete' }],
+])
 
 /** What an MCP message does is not told by POST, which carries them all. */
 function activityOf(decision: ReadDecision | undefined): Named {
   if (!decision) return { id: 0, name: 'Unknown' }
   const { method, mcp } = decision.request
   if (mcp) return { id: 99, name: mcp.method }
-  return methodActivities[method] ?? { id: 99, name: method }
+  return methodActivities.get(method) ?? { id: 99, name: method }
 }
 
 function operationOf({ request: { method, path, mcp } }: ReadDecision): string {

@@ -1,3 +1,4 @@
+import { isTold } from './is-covered.ts'
 import type { FileFacts, Process } from './report.ts'
 
 /** What an account does not know. */
@@ -23,8 +24,10 @@ export type GapKind =
   | 'outlived'
   | 'late-byte'
   | 'no-file'
+  | 'untold'
 
 interface Window {
+  readonly subject: string
   readonly recorded_at: string
   readonly expires_at?: string | undefined
 }
@@ -42,10 +45,17 @@ export function gapsOf(
   },
 ): readonly Gap[] {
   return [
+    ...untold(record),
     ...files.flatMap(fileGaps),
     ...processes.flatMap((process) => processGaps(process, record)),
     ...missingFiles(processes, acknowledged),
   ]
+}
+
+function untold({ subject }: Window): readonly Gap[] {
+  if (isTold(subject)) return []
+  const detail = `decisions do not say whether ${subject} covers them`
+  return [{ file: '-', kind: 'untold', detail, open: true }]
 }
 
 function fileGaps({ file, chain, unread, signatures }: FileFacts): readonly Gap[] {

@@ -148,7 +148,7 @@ function lastByte(processes: readonly Process[]): RevocationReport['last_byte'] 
 
 function latest(times: readonly (number | undefined)[]): number | null {
   const known = times.filter((time) => time !== undefined)
-  return known.length === 0 ? null : Math.max(...known)
+  return known.length === 0 ? null : known.reduce((a, b) => Math.max(a, b))
 }
 
 function cutSummaries(processes: readonly Process[]): readonly CutSummary[] {

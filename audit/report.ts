@@ -269,7 +269,7 @@ function takeOutcome(outcome: ReadOutcome, { process, rid }: Taking): void {
 
 function endProcess(process: Process, heartbeatMs: number): void {
   mark(process, heartbeatMs)
-  if (process.inForce) process.outlived.push(...process.open.values())
+  if (process.inForce) for (const decision of process.open.values()) process.outlived.push(decision)
   process.open.clear()
 }
 

@@ -141,7 +141,10 @@ function continuing(
   const missing: string[] = []
   for (const line of lines) {
     const link = readLink(line)
-    if (typeof link !== 'string' && link.seq <= head.seq && missing.length === 0) continue
+    const isThere =
+      typeof link !== 'string' &&
+      (link.seq < head.seq || (link.seq === head.seq && link.hash === head.hash))
+    if (isThere && missing.length === 0) continue
     if (typeof link === 'string' || link.seq !== head.seq + 1 || link.prev !== head.hash) {
       throw new AuditError(
         'ERR_AUDIT_SINK',

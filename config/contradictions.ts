@@ -1,4 +1,5 @@
 import { isIP } from 'node:net'
+import { resolve } from 'node:path'
 import { nearestName } from './nearest-name.ts'
 import type { Finding, SettingPath } from './problem.ts'
 import { parseRedisUrl } from './redis-url.ts'
@@ -196,7 +197,7 @@ function checkAudit({ audit: { onFailure, spool, sink } }: Config): readonly Fin
     return [{ path: ['audit', 'spool'], message: 'Expected onFailure: unsafe-continue as well' }]
   }
   if (!spool) return [{ path: ['audit', 'onFailure'], message: 'Expected spool as well' }]
-  if (spool.file !== sink) return []
+  if (resolve(spool.file) !== resolve(sink)) return []
   return [{ path: ['audit', 'spool', 'file'], message: 'Expected another file than sink' }]
 }
 

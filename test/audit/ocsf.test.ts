@@ -160,6 +160,19 @@ describe('ocsfExport()', () => {
     })
   })
 
+  test('gives what a log may say, and no class has a value for, as another activity', async () => {
+    const event = revocationEvent({})
+    const odd = [
+      { ...event, op: 'constructor' },
+      { ...event, op: 'toString' },
+    ] as unknown[]
+    const events = await exported(odd as AuditEvent[])
+    expect(events.map(({ activity_id: id, activity_name: name }) => [id, name])).toEqual([
+      [99, 'constructor'],
+      [99, 'toString'],
+    ])
+  })
+
   test('gives one event for each revocation that a lift ends', async () => {
     const events = await exported([liftEvent({ lifts: ['rev-1', 'rev-2'] })])
     expect(events.map(({ type_uid, entity }) => [type_uid, Object(entity).uid])).toEqual([

@@ -218,6 +218,22 @@ describe('accountOf()', () => {
     })
   })
 
+  test.each([
+    ['credential:https://chaperone.example.org#jti-1'],
+    [`approver:${names.approver}#alice`],
+  ])('leaves the account of %s open: decisions do not name it', async (subject) => {
+    const file = await logOf('a', [
+      start,
+      revocationEvent({ subject }),
+      1,
+      decisionEvent({ id: 'd1' }),
+    ])
+    expect(await reportOf([file])).toMatchObject({
+      verdict: 'open',
+      gaps: expect.arrayContaining([expect.objectContaining({ kind: 'untold', open: true })]),
+    })
+  })
+
   test('leaves the account open when a byte was handed on after it', async () => {
     const cut = { rid: 'rev-1', how: 'reset', afterMs: 2, lastUpMs: -5, lastDownMs: 0.5 } as const
     const file = await logOf('a', [

@@ -1,6 +1,6 @@
 import { execFile, execFileSync } from 'node:child_process'
 import { constants } from 'node:fs'
-import { appendFile, mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { appendFile, mkdtemp, open, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setImmediate as turnEnd, setTimeout as delay } from 'node:timers/promises'
@@ -124,6 +124,28 @@ describe('openAuditLog() with a spool', () => {
       message: expect.stringContaining('does not go on where the log ends'),
     })
     expect(await readFile(file, 'utf8')).toBe(`${lines[2]}\n`)
+  })
+
+  test('rejects a spool that is the log, under whatever name, and leaves it as it is', async () => {
+    const chain = createChain()
+    const text = `${chain.seal(beat(0), envelope)}\n`
+    await writeFile(sink, text)
+    await symlink(sink, file)
+    await expect(openTestLog(sink, { spool: { file, maxBytes: 100_000 } })).rejects.toMatchObject({
+      code: 'ERR_AUDIT_SINK',
+      message: expect.stringContaining('is the audit log itself'),
+    })
+    expect(await readFile(sink, 'utf8')).toBe(text)
+  })
+
+  test('rejects a spool whose record of the same number is another than that of the log', async () => {
+    await writeFile(sink, `${createChain().seal(beat(0), envelope)}\n`)
+    const other = `${createChain().seal(beat(1), envelope)}\n`
+    await writeFile(file, other)
+    await expect(openTestLog(sink, { spool: { file, maxBytes: 100_000 } })).rejects.toMatchObject({
+      code: 'ERR_AUDIT_SINK',
+    })
+    expect(await readFile(file, 'utf8')).toBe(other)
   })
 
   test('rejects when the spool cannot be opened', async () => {

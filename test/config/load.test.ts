@@ -270,6 +270,11 @@ describe('parseConfig()', () => {
       'onFailure: unsafe-continue\n  spool: { file: /var/log/chaperone/audit.jsonl }',
       'audit.spool.file: Expected another file than sink',
     ],
+    [
+      'writeTimeout: 2s',
+      'onFailure: unsafe-continue\n  spool: { file: /var/log/../log/chaperone/./audit.jsonl }',
+      'audit.spool.file: Expected another file than sink',
+    ],
   ])('parseConfig() finds the contradiction when %j becomes %j', (from, to, problem) => {
     expect(problemsOf(edited(from, to)).map((line) => line.replace(/^\S+ /, ''))).toContain(problem)
   })
