@@ -13,6 +13,7 @@ import {
 import { compilePolicies } from '../policy/cedar.ts'
 import { findSuspicious } from '../policy/findings.ts'
 import { parseStrictJson } from '../policy/strict-json.ts'
+import { loadPolicies, PoliciesError } from '../proxy/policies.ts'
 import { cedarSchema, loadPolicyFiles, PolicyFileError } from '../proxy/policy-files.ts'
 import { upstreamFacts } from '../proxy/upstream-facts.ts'
 import { systemClock } from '../proxy/system-clock.ts'
@@ -80,9 +81,12 @@ function checkPolicies(config: Config, file: string): ReferenceReport {
     })
     if (!compiled.ok) return { problems: compiled.problems, warnings: [] }
     compiled.engine[Symbol.dispose]()
+    // The shadow set and the cases: a sidecar refuses to start with bad ones too.
+    loadPolicies(config.policy, { upstreams })[Symbol.dispose]()
     return { problems: [], warnings: findSuspicious(compiled.policies, { upstreams }) }
   } catch (error) {
-    if (error instanceof PolicyFileError) return problem(file, error.message)
+    const isKnown = error instanceof PolicyFileError || error instanceof PoliciesError
+    if (isKnown) return problem(file, error.message)
     throw error
   }
 }
@@ -203,6 +207,7 @@ function secretFiles({ grants, revocation, upstreams, mint, audit }: Config): re
     ),
     grants.file,
     redis?.passwordFile,
+    redis?.sentinelPasswordFile,
     redis?.keyFile,
     mint?.keys.file,
     audit.checkpoint?.keys.file,

@@ -1,5 +1,4 @@
 import { randomUUID } from 'node:crypto'
-import { userInfo } from 'node:os'
 import { InvalidArgumentError, Option, type Command } from 'commander'
 import { parseDuration } from '../config/duration.ts'
 import { parseSubject } from '../policy/subject.ts'
@@ -23,6 +22,7 @@ import {
   type StoreOptions,
 } from './store-options.ts'
 import { isTyped, isWide } from './wide-subject.ts'
+import { userName } from './user-name.ts'
 
 interface RevokeOptions extends StoreOptions {
   readonly reason: string
@@ -63,7 +63,7 @@ export function registerRevoke(program: Command): void {
         'why: stands in every record and in the answer to the agent',
         reason,
       )
-      .option('--by <name>', 'who', userInfo().username)
+      .option('--by <name>', 'who', userName())
       .addOption(
         new Option(
           '--expires <duration>',
@@ -103,7 +103,7 @@ function fileOption(): Option {
   return new Option(
     '--file <path>',
     'put it into this deny file instead of the store, for when that is not there',
-  ).conflicts(['redis', 'trustDomain', 'config', 'rid', 'expires', 'wait', 'dryRun'])
+  ).conflicts(['redis', 'trustDomain', 'config', 'rid', 'expires', 'wait', 'durable', 'dryRun'])
 }
 
 interface Request {

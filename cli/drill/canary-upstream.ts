@@ -19,6 +19,8 @@ export async function serveCanary(
     answer(req, res)
   })
   const sockets = new WebSocketServer({ server, maxPayload: maxMessageBytes })
+  // It hands on what the server says, which listenOn() reports.
+  sockets.on('error', () => undefined)
   sockets.on('connection', (socket) => {
     const timer = setInterval(() => socket.send('tick'), tickMs)
     socket.on('close', () => clearInterval(timer))

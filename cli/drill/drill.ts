@@ -1,6 +1,5 @@
 import { randomUUID } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
-import { userInfo } from 'node:os'
 import { InvalidArgumentError, Option, type Command } from 'commander'
 import { decodeJwt } from 'jose'
 import { parseDuration } from '../../config/duration.ts'
@@ -20,6 +19,7 @@ import type { FlowKind } from './flows.ts'
 import { writeMetricsFile } from './metrics-file.ts'
 import { tableOf, type Budget, type DrillReport } from './report.ts'
 import { runDrill } from './run-drill.ts'
+import { userName } from '../user-name.ts'
 
 /** `chaperone drill`: ends with 0 within the budget, with 5 over it, with 2 when the flows do not come to life. */
 export function registerDrill(program: Command): void {
@@ -32,7 +32,7 @@ export function registerDrill(program: Command): void {
     .option('-c, --config <path>', 'configuration of the sidecars', 'chaperone.yaml')
     .option('--iss <authority>', 'the approver; default: the only one of the configuration')
     .option('--purpose <code>', 'purpose of the two grants', 'drill')
-    .option('--by <name>', 'who', userInfo().username)
+    .option('--by <name>', 'who', userName())
     .option('-o, --out <path>', 'write the report, with a signature of the key')
     .option(
       '--metrics-file <path>',

@@ -102,3 +102,14 @@ test('a drill over its budget is no success', async () => {
   expect(found.get('chaperone_drill_success')).toBe('0')
   expect(found.get('chaperone_drill_budget_seconds{limit="refusal"}')).toBe('0')
 }, 60_000)
+
+test('a drill whose own upstream cannot listen is told too', async () => {
+  const taken = createServer().listen(0, '127.0.0.1')
+  await once(taken, 'listening')
+  const bound = taken.address()
+  if (bound === null || typeof bound === 'string') throw new Error('No port')
+  const { code, stderr } = await world.cli(...common, '--serve', `127.0.0.1:${bound.port}`)
+  taken.close()
+  expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining('EADDRINUSE') })
+  expect((await samples()).get('chaperone_drill_success')).toBe('0')
+}, 60_000)
