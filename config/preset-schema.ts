@@ -10,12 +10,15 @@ const method = v.pipe(
   v.regex(/^[A-Z]{1,16}$/, 'Expected a method such as GET, in capitals'),
 )
 
-/** Cedar's `*` passes over slashes: one segment cannot be said, so only whole subtrees can. */
+/**
+ * Cedar's `*` passes over slashes: one segment cannot be said, so only whole subtrees can. The raw path is compared, so
+ * only characters of one spelling can be said: `%40` is `@` to the upstream, and a forbid of the one would miss the other.
+ */
 const path = v.pipe(
   v.string(),
   v.regex(
-    /^(?:\/[^*\s"\\]*|(?:\/[^*\s"\\]+)?\/\*\*)$/,
-    'Expected a path such as "/v1/users", perhaps with "/**" at its end',
+    /^(?:\/[A-Za-z0-9._~/-]*|(?:\/[A-Za-z0-9._~/-]+)?\/\*\*)$/,
+    'Expected a path of letters, digits and ._~-, perhaps with "/**" at its end: other characters have two spellings',
   ),
 )
 

@@ -99,7 +99,8 @@ function toDecision(answer: CedarDecision): Decision {
     return deny('policy-denied', detail, more)
   }
   // No determining policy: nobody permitted it.
-  if (policyIds.length === 0) return deny('policy-denied', 'allowed by no policy', { undecided: true })
+  if (policyIds.length === 0)
+    return deny('policy-denied', 'allowed by no policy', { undecided: true })
   // One that asks for approval is not overruled by another that does not.
   if (stepUp) {
     const detail = 'a policy permits it with the approval of a person only'

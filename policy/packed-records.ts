@@ -89,7 +89,7 @@ export class PackedRecords {
     return opOf(bytes, at)
   }
 
-  /** At most so many, those that were added last, in the order in which they were added. */
+  /** At most so many, those that were written last; what was moved to give a page back counts as written then. */
   newest(limit: number): readonly Revocation[] {
     const pages = this.#pages.flatMap((page) => page ?? [])
     pages.sort((a, b) => b.sequence - a.sequence)

@@ -57,7 +57,7 @@ function conditionsOf(preset: Preset): readonly string[] {
   ]
 }
 
-/** As in a grant: `/v1/**` is what lies below `/v1`, and not `/v1` itself. */
+/** `/v1/**` is what lies below `/v1`, and not `/v1` itself. The raw path is compared: the schema takes what has one spelling. */
 function pathTest(path: string): string {
   return path.endsWith('/**')
     ? `context.path like ${quoted(path.slice(0, -1))}`

@@ -145,7 +145,7 @@ export class RevocationSet {
     return expired
   }
 
-  /** At most so many of the records that are held, lifted or not: the last that were added, in that order. */
+  /** At most so many of the records that are held, lifted or not: about the last that were added. */
   records(limit: number = Infinity): readonly Revocation[] {
     return this.#records.newest(limit)
   }

@@ -66,5 +66,7 @@ function rewrite(
 /** Also the whole context: it holds them. */
 function readsArguments(clause: Clause): boolean {
   const withoutText = onOneLine(clause).replaceAll(/"(?:[^"\\]|\\.)*"/g, '""')
-  return /\b(?:args|integers|typed)\b|\bcontext\b(?!\.)|\bcontext\.?\[/.test(withoutText)
+  return /\b(?:args|integers|typed|Arguments|Integers)\b|\bcontext\b(?!\.)|\bcontext\.?\[/.test(
+    withoutText,
+  )
 }

@@ -130,7 +130,12 @@ describe('policy.presets', () => {
     ],
     [
       '{ id: a, effect: allow, paths: [/a/*/b] }',
-      '39 policy.presets[0].paths[0]: Expected a path such as "/v1/users", perhaps with "/**" at its end',
+      '39 policy.presets[0].paths[0]: Expected a path of letters, digits and ._~-, perhaps with "/**" at its end: other characters have two spellings',
+    ],
+    // `/users/%40me` is the same to the upstream, and no text of Cedar matches both.
+    [
+      '{ id: a, effect: forbid, paths: [/users/@me/**] }',
+      '40 policy.presets[0].paths[0]: Expected a path of letters, digits and ._~-, perhaps with "/**" at its end: other characters have two spellings',
     ],
     [
       '{ id: a, effect: allow, tools: [x], methods: [GET] }',
