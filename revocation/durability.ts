@@ -16,7 +16,7 @@ export type Durability =
   | { readonly kind: 'unknown'; readonly why: string }
 
 /**
- * Waits, at most two seconds, until every replica that follows this master, and at least `atLeast`, have what was written
+ * Waits, a few seconds at most, until every replica that follows this master, and at least `atLeast`, have what was written
  * before, and its disk has it. Ask on the connection of the write: another one may lead to another master.
  * Never rejects.
  */

@@ -12,7 +12,7 @@ import { parseEnvelope, RevocationStoreError } from './revocation-record.ts'
 export interface RedisCommitter extends RevocationCommitter, AsyncDisposable {
   /** Committed records that are neither lifted nor expired, newest first, at most `limit` and at most 10,000. */
   list(limit: number): Promise<readonly Revocation[]>
-  /** How safe in the store is what was committed here last. Waits at most two seconds and never rejects. */
+  /** How safe in the store is what was committed here last. Waits a few seconds at most and never rejects. */
   durability(options: { readonly atLeast: number }): Promise<Durability>
 }
 

@@ -40,6 +40,7 @@ export class RedisSync {
   #gaps = 0
   #scans = 0
   #leapt = false
+  #hasUnreadable = false
   /** Entries per reply. A subscribed connection that is sent too much at once is closed by the server. */
   #count = maxPageEntries
 
@@ -153,6 +154,14 @@ export class RedisSync {
       return [provisional(subject, said)]
     })
     announce(replica.seeInSet(records, head.n))
+    const unreadable = revoked.length - records.length
+    if (unreadable > 0 && !this.#hasUnreadable) {
+      this.#options.log.error(
+        { unreadable },
+        'Members of the set in Redis name no subject: they deny nothing',
+      )
+    }
+    this.#hasUnreadable = unreadable > 0
   }
 
   #complainOfLoss({ position }: Proof): void {

@@ -238,7 +238,7 @@ export class Replica {
     if (id !== undefined && records.delete(id)) this.#heard.add(recordKey(missing.record))
   }
 
-  /** At most `maxRecords`, the last that were learnt. */
+  /** At most `maxRecords`, about the last that were learnt. */
   snapshot({ maxRecords }: { readonly maxRecords?: number } = {}): {
     readonly records: readonly Revocation[]
     readonly lifts: readonly Lift[]
