@@ -141,7 +141,11 @@ class Forwarding implements Dispatcher.DispatchHandler {
     const bytes = filter ? this.#filtered(() => filter.chunk(chunk)) : chunk
     if (bytes === undefined || bytes.length === 0) return
     exchange.bytesDown += bytes.length
-    const isWhole = this.#head !== undefined && !this.#filter && bytes.length === this.#answerLength
+    const isWhole =
+      this.#head !== undefined &&
+      !filter &&
+      bytes.length === this.#answerLength &&
+      !takesTrailers(this.#req)
     this.#sendHead({ flush: false })
     if (isWhole) {
       this.#ended = true

@@ -79,12 +79,26 @@ export class Http2Response {
   #isCut = false
   #isOver = false
   readonly #onClose: (() => void)[] = []
+  readonly #answerGapTimeoutMs: number
+  /** Writes that the agent has taken. */
+  #taken = 0
+  #unread: NodeJS.Timeout | undefined
 
-  constructor(stream: ServerHttp2Stream, req: Http2Request) {
+  constructor(
+    stream: ServerHttp2Stream,
+    {
+      req,
+      answerGapTimeoutMs,
+    }: { readonly req: Http2Request; readonly answerGapTimeoutMs: number },
+  ) {
     this.#stream = stream
     this.#req = req
+    this.#answerGapTimeoutMs = answerGapTimeoutMs
     stream.on('error', () => undefined)
-    stream.on('close', () => this.#over())
+    stream.on('close', () => {
+      clearTimeout(this.#unread)
+      this.#over()
+    })
     stream.on('wantTrailers', () => this.#sendTrailers())
   }
 
@@ -121,7 +135,10 @@ export class Http2Response {
 
   write(chunk: Buffer): boolean {
     this.#respond({ endStream: false })
-    return this.#isWritable() ? this.#stream.write(chunk) : true
+    if (!this.#isWritable()) return true
+    const hasRoom = this.#stream.write(chunk, () => void (this.#taken += 1))
+    this.#watchUnread()
+    return hasRoom
   }
 
   addTrailers(trailers: readonly (readonly [string, string])[]): void {
@@ -135,6 +152,7 @@ export class Http2Response {
     this.#isEnded = true
     this.#respond({ endStream: isBodiless })
     if (this.#isWritable() && !stream.writableEnded) stream.end(chunk)
+    this.#watchUnread()
     if (stream.writableFinished) process.nextTick(() => this.#over())
     else stream.once('finish', () => this.#over())
     if (!this.#req.complete) this.#discardRest()
@@ -165,6 +183,18 @@ export class Http2Response {
     else this.#stream.close(code)
   }
 
+  /** What flow control holds back waits here, not in the socket: nobody sees it from outside. */
+  #watchUnread(): void {
+    if (this.#unread || this.#stream.writableLength === 0) return
+    const taken = this.#taken
+    this.#unread = setTimeout(() => {
+      this.#unread = undefined
+      if (this.#taken === taken && this.#stream.writableLength > 0) this.reset()
+      else this.#watchUnread()
+    }, this.#answerGapTimeoutMs)
+    this.#unread.unref()
+  }
+
   #isWritable(): boolean {
     return !this.#stream.destroyed && !this.#stream.closed
   }
@@ -179,9 +209,13 @@ export class Http2Response {
 
   #sendTrailers(): void {
     if (!this.#isWritable()) return
-    const trailers: Record<string, string[]> = {}
-    for (const [name, value] of this.#trailers) (trailers[name.toLowerCase()] ??= []).push(value)
-    this.#stream.sendTrailers(trailers)
+    // A name may be that of something every object has.
+    const trailers = Map.groupBy(this.#trailers, ([name]) => name.toLowerCase())
+    this.#stream.sendTrailers(
+      Object.fromEntries(
+        [...trailers].map(([name, pairs]) => [name, pairs.map(([, value]) => value)]),
+      ),
+    )
   }
 
   /** RFC 9113 section 8.1: NO_ERROR asks for the rest of a request to be left out, once its answer is whole. */

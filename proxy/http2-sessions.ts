@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http'
 import {
   constants,
@@ -93,9 +92,9 @@ class AgentSession {
   }
 
   close(): void {
-    if (this.#session.destroyed) return
+    if (this.#session.destroyed || this.#session.closed) return
     this.#session.close()
-    this.#session.once('close', () => this.#endSocket())
+    this.#armIdle()
   }
 
   #serve(
@@ -103,7 +102,8 @@ class AgentSession {
     head: { readonly headers: IncomingHttpHeaders; readonly raw: readonly string[] },
   ): void {
     const req = new Http2Request(stream, head)
-    const res = new Http2Response(stream, req)
+    const { answerGapTimeout: answerGapTimeoutMs } = this.#options.limits
+    const res = new Http2Response(stream, { req, answerGapTimeoutMs })
     this.#open += 1
     clearTimeout(this.#idleTimer)
     stream.once('close', () => {
@@ -129,7 +129,9 @@ class AgentSession {
   }
 
   #armIdle(): void {
-    if (this.#open === 0) this.#closeAfter(this.#options.idleMs)
+    if (this.#open > 0) return
+    if (this.#session.closed) this.#endSocket()
+    else this.#closeAfter(this.#options.idleMs)
   }
 
   #closeAfter(ms: number): void {
@@ -138,10 +140,11 @@ class AgentSession {
     this.#idleTimer.unref()
   }
 
+  /** The session's own end waits for the agent to end its side. */
   #endSocket(): void {
-    const timer = setTimeout(() => this.#socket.destroy(), lingerMs)
-    timer.unref()
-    void once(this.#socket, 'close').finally(() => clearTimeout(timer))
+    clearTimeout(this.#idleTimer)
+    this.#idleTimer = setTimeout(() => this.#socket.destroy(), lingerMs)
+    this.#idleTimer.unref()
   }
 }
 

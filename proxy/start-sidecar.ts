@@ -150,7 +150,8 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       jwks: () => snapshot.mintKeys?.jwks() ?? { keys: [] },
     }),
   )
-  observe(sidecar, { eventLoop: unwind.use(watchEventLoopDelay()) })
+  const eventLoop = unwind.use(watchEventLoopDelay())
+  observe(sidecar, { eventLoop })
   const agentUrl = await listener.listen(listen.agent)
   await putOnRecord(sidecar, {
     type: 'start',
@@ -218,6 +219,8 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       await listener[Symbol.asyncDispose]()
       clearInterval(streamCheck)
       clearInterval(heartbeat)
+      overload[Symbol.dispose]()
+      eventLoop[Symbol.dispose]()
       await putOnRecord(sidecar, { type: 'stop', detail: { cut } })
       await checkpoints?.[Symbol.asyncDispose]()
       await audit

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net'
 
 /**
  * Finds connections whose agent has stopped reading: bytes wait for it and none has left for `limitMs`. Looked at from
- * outside, once in a while, so that a request pays nothing for it, and whatever writes to the socket is covered.
+ * outside, once in a while, so that a request pays nothing for it. Of HTTP/2 a socket does not show what waits: each answer watches itself.
  */
 export class UnreadAnswers {
   readonly #limitMs: number

@@ -80,6 +80,35 @@ describe('forward() from an HTTP/2 agent to an HTTP/1 upstream', () => {
     expect(asked.trailers()).not.toHaveProperty('set-cookie')
   })
 
+  test.each(['constructor', '__proto__', 'toString'])(
+    'outlives a trailer named %s, and passes those beside it',
+    async (name) => {
+      await using relay = await startRelay()
+      await using agent = openAgent(relay.port)
+      const asked = agent.ask({ te: 'trailers' })
+      const upstream = await relay.upstreamPeer()
+      upstream.socket.write(
+        `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n${name}: 1\r\nX-Sum: 1\r\n\r\n`,
+      )
+      expect(await asked.closed).toBe(constants.NGHTTP2_NO_ERROR)
+      expect(asked.trailers()).toMatchObject({ 'x-sum': '1' })
+    },
+  )
+
+  test('passes trailers behind a body of a known length that came in one piece', async () => {
+    await using served = await startHttp2Upstream()
+    await using relay = await startRelay({ protocol: 'http2', upstreamUrl: served.url })
+    await using agent = openAgent(relay.port)
+    const asked = agent.ask({ te: 'trailers' })
+    const { stream } = await served.next()
+    stream.on('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }))
+    stream.respond({ ':status': 200, 'content-length': '5' }, { waitForTrailers: true })
+    stream.end('hello')
+    expect(await asked.closed).toBe(constants.NGHTTP2_NO_ERROR)
+    expect(asked.text()).toBe('hello')
+    expect(asked.trailers()).toMatchObject({ 'grpc-status': '0' })
+  })
+
   test('resets the one stream when the upstream breaks off, never ends it', async () => {
     await using relay = await startRelay()
     const agent = openFrames(relay.port)

@@ -41,12 +41,16 @@ afterEach(async () => {
 })
 
 /** A listener that answers when the test says so. */
-async function start({ headTimeout = 10_000, fails = false } = {}): Promise<Bench> {
+async function start({
+  headTimeout = 10_000,
+  answerGapTimeout = 10_000,
+  fails = false,
+} = {}): Promise<Bench> {
   const faults: Readonly<Record<string, unknown>>[] = []
   const waiting: AgentResponse[] = []
   const asked: AgentRequest[] = []
   const listener = createListener({
-    limits: { ...limits, headTimeout },
+    limits: { ...limits, headTimeout, answerGapTimeout },
     clock: systemClock,
     log: { warn: () => undefined, error: (fields) => void faults.push(fields) },
     handle: async ({ req, res }) => {
@@ -123,6 +127,35 @@ describe('createListener() with HTTP/2', () => {
     // The last frame of ours: GOAWAY with NO_ERROR.
     expect(await agent.has('\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0')).toBeDefined()
     expect(await agent.ended).toBe('fin')
+  })
+
+  test('lets go of a connection that it has ended, also when the agent does not end its side', async () => {
+    const { port } = await start({ headTimeout: 200 })
+    const socket = connect({ port, host: '127.0.0.1', allowHalfOpen: true })
+    const failed = once(socket, 'error', { signal: AbortSignal.timeout(10_000) })
+    socket.resume()
+    socket.write(preface)
+    await once(socket, 'end')
+    // A socket that is gone on the other side answers bytes with a reset.
+    const writing = setInterval(() => socket.write(frame('settings')), 50)
+    const [error] = await failed
+    clearInterval(writing)
+    expect(error).toMatchObject({ code: expect.stringMatching(/^(?:ECONNRESET|EPIPE)$/) })
+  })
+
+  test('resets a stream whose agent leaves the answer unread past the limit, and no other', async () => {
+    const { port, waiting } = await start({ answerGapTimeout: 300 })
+    const agent = openFrames(port)
+    agent.send(headersFrame(1, get), headersFrame(3, get))
+    await until(() => waiting.length === 2)
+    const [unread, other] = waiting
+    unread?.writeHead(200, [])
+    // More than the window of a stream holds, and the agent opens it no further.
+    unread?.write(Buffer.alloc(1024 * 1024))
+    const rst = await agent.frame((one) => one.type === frameType.rstStream)
+    expect([rst.stream, codeOf(rst)]).toEqual([1, errorCode.internal])
+    expect(other?.closed).toBe(false)
+    agent.socket.destroy()
   })
 
   test.each([
