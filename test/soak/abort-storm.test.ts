@@ -45,7 +45,9 @@ test(
     expect([...storm.counts.keys()].filter((name) => /^steady (?!200)/.test(name))).toEqual([])
     // What the storm opened is closed: the connections that are kept are few.
     const { sidecar } = world
-    await expect.poll(() => metric(world, 'chaperone_exchanges_in_flight')).toBe(0)
+    await expect
+      .poll(() => metric(world, 'chaperone_exchanges_in_flight'), { timeout: 20_000 })
+      .toBe(0)
     await expect
       .poll(async () => (await resources(sidecar.pid)).handles, { timeout: 20_000 })
       .toBeLessThan(80)
