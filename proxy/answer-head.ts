@@ -1,4 +1,5 @@
 import type { Dispatcher } from 'undici'
+import { fieldName } from './field-name.ts'
 import { canonicalLength } from './headers.ts'
 
 export interface AnswerHead {
@@ -9,27 +10,26 @@ export interface AnswerHead {
 }
 
 /** The answer's fields as they came: the parsed map would join or drop repeated ones. */
-export function rawFields({
-  rawHeaders,
-}: Dispatcher.DispatchController): readonly string[] | readonly Buffer[] {
-  return Array.isArray(rawHeaders) ? rawHeaders : []
+export function rawFields({ rawHeaders }: Dispatcher.DispatchController): readonly string[] {
+  return Array.isArray(rawHeaders) ? textsOf(rawHeaders) : []
 }
 
 /** The fields behind a chunked body, as they came. */
-export function rawTrailers(
-  controller: Dispatcher.DispatchController,
-): readonly string[] | readonly Buffer[] {
-  return Array.isArray(controller.rawTrailers) ? controller.rawTrailers : []
+export function rawTrailers({
+  rawTrailers: raw,
+}: Dispatcher.DispatchController): readonly string[] {
+  return Array.isArray(raw) ? textsOf(raw) : []
+}
+
+function textsOf(raw: readonly (string | Buffer)[]): readonly string[] {
+  return raw.map((part) => (typeof part === 'string' ? part : part.toString('latin1')))
 }
 
 /**
  * What makes an answer's framing one that two readers take differently (RFC 9112 section 6.3), behind undici's parser.
  * A short code, or undefined when it has one reading.
  */
-export function findAnswerProblem(
-  status: number,
-  raw: readonly string[] | readonly Buffer[],
-): string | undefined {
+export function findAnswerProblem(status: number, raw: readonly string[]): string | undefined {
   if (status > 599) return 'ERR_ANSWER_STATUS'
   const lengths = valuesOf(raw, 'content-length')
   const codings = valuesOf(raw, 'transfer-encoding')
@@ -64,26 +64,21 @@ export function contentLength(headers: readonly string[]): number | undefined {
 /** The first value of a field, by its lower-case name. */
 export function fieldValue(headers: readonly string[], name: string): string | undefined {
   for (let index = 0; index + 1 < headers.length; index += 2) {
-    const field = headers[index]
-    if (field?.length === name.length && field.toLowerCase() === name) return headers[index + 1]
+    if (fieldName(headers[index] ?? '').lower === name) return headers[index + 1]
   }
   return undefined
 }
 
 export function withoutField(headers: string[], name: string): void {
   for (let index = headers.length - 2; index >= 0; index -= 2) {
-    if (headers[index]?.toLowerCase() === name) headers.splice(index, 2)
+    if (fieldName(headers[index] ?? '').lower === name) headers.splice(index, 2)
   }
 }
 
-function valuesOf(raw: readonly string[] | readonly Buffer[], name: string): readonly string[] {
+function valuesOf(raw: readonly string[], name: string): readonly string[] {
   const values: string[] = []
   for (let index = 0; index + 1 < raw.length; index += 2) {
-    const field = raw[index]
-    if (field?.length !== name.length) continue
-    if (field.toString().toLowerCase() === name) {
-      values.push((raw[index + 1] ?? '').toString('latin1').trim())
-    }
+    if (fieldName(raw[index] ?? '').lower === name) values.push((raw[index + 1] ?? '').trim())
   }
   return values
 }

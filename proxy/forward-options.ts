@@ -22,7 +22,7 @@ export interface ForwardOptions {
   readonly headers: string[]
   readonly body: 'none' | 'stream' | Buffer
   readonly exchange: Exchange
-  responseHeaders(raw: readonly string[] | readonly Buffer[]): string[]
+  responseHeaders(raw: readonly string[]): string[]
   readonly filter: ResponseFilter | undefined
   /** Whether the upstream got a credential of ours: then its 401 is about that, not about the agent. */
   readonly hasCredential: boolean

@@ -116,9 +116,10 @@ class Forwarding implements Dispatcher.DispatchHandler {
   ): void {
     if (this.#isOver()) return
     if (status < 200) return this.#passInterim(controller, status)
-    const problem = findAnswerProblem(status, rawFields(controller))
+    const raw = rawFields(controller)
+    const problem = findAnswerProblem(status, raw)
     if (problem !== undefined) return this.#refuse(deny('upstream-unreachable', problem))
-    const headers = this.#options.responseHeaders(rawFields(controller))
+    const headers = this.#options.responseHeaders(raw)
     const rejected = this.#options.hasCredential ? findRejection(status, headers) : undefined
     if (rejected !== undefined) return this.#refuse(deny('upstream-credential-rejected', rejected))
     this.#answerLength = endsWithHead(controller) ? 0 : contentLength(headers)

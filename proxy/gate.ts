@@ -1,7 +1,8 @@
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
 import type { AgentRequest } from './arrival.ts'
-import { canonicalLength, connectionOptions, isOwnedField } from './headers.ts'
+import { fieldName } from './field-name.ts'
+import { canonicalLength, connectionOptions } from './headers.ts'
 import { Http2Request } from './http2-arrival.ts'
 
 /**
@@ -17,7 +18,7 @@ export function gate(req: AgentRequest): Denial | undefined {
     httpVersion: req.httpVersion,
     isHttp2,
     rawHeaders: req.rawHeaders,
-    fields: groupFields(req.rawHeaders),
+    fields: readSingleFields(req.rawHeaders),
   }
   for (const check of checks) {
     const detail = check(head)
@@ -32,8 +33,8 @@ interface Head {
   /** By its framing: a line of HTTP/1 may say that it is HTTP/2.0. */
   readonly isHttp2: boolean
   readonly rawHeaders: readonly string[]
-  /** Lower-case name -> every value. */
-  readonly fields: ReadonlyMap<string, readonly string[]>
+  /** What stands at most once, by its lower-case name. */
+  readonly fields: ReadonlyMap<string, string>
 }
 
 type Check = (head: Head) => string | undefined
@@ -54,13 +55,12 @@ export const maxFields = 100
 const methodForm = /^[A-Z]{1,32}$/
 /** TRACE echoes the injected credential (RFC 9110 section 9.3.8); a tunnel is past every check. */
 const refusedMethods: ReadonlySet<string> = new Set(['TRACE', 'TRACK', 'CONNECT'])
-const nameForm = /^[A-Za-z0-9!#$%&'*+.^`|~-]{1,128}$/
 const controlByte = /[^\t -~\x80-\xff]/
 const hostForm =
   /^(?:\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9](?:[A-Za-z0-9.-]{0,253}))(?::([1-9]\d{0,4}))?$/
 
 /** Fields that we judge by or that a reader takes the first or the last of. */
-const singleFields = [
+const singleFields: ReadonlySet<string> = new Set([
   'host',
   'content-length',
   'transfer-encoding',
@@ -71,7 +71,7 @@ const singleFields = [
   'mcp-name',
   'mcp-session-id',
   'mcp-protocol-version',
-] as const
+])
 
 function checkRequestLine({ method, httpVersion, isHttp2 }: Head): string | undefined {
   const isHttp1 = httpVersion === '1.1' || httpVersion === '1.0'
@@ -80,19 +80,23 @@ function checkRequestLine({ method, httpVersion, isHttp2 }: Head): string | unde
   return refusedMethods.has(method) ? 'gate: this method is never forwarded' : undefined
 }
 
-function checkFields({ rawHeaders, fields }: Head): string | undefined {
+function checkFields({ rawHeaders }: Head): string | undefined {
   if (rawHeaders.length > maxFields * 2) return 'gate: more than 100 fields'
-  for (const [name, values] of fields) {
-    if (name.includes('_')) return 'gate: a field name with "_"'
-    if (!nameForm.test(name)) return 'gate: a malformed field name'
-    if (values.some((value) => controlByte.test(value))) return 'gate: a control byte in a field'
+  const seen: string[] = []
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+    const { lower, folded, isToken } = fieldName(rawHeaders[index] ?? '')
+    if (lower !== folded) return 'gate: a field name with "_"'
+    if (!isToken) return 'gate: a malformed field name'
+    if (controlByte.test(rawHeaders[index + 1] ?? '')) return 'gate: a control byte in a field'
+    if (!singleFields.has(lower)) continue
+    if (seen.includes(lower)) return `gate: ${lower} stands more than once`
+    seen.push(lower)
   }
-  const doubled = singleFields.find((name) => (fields.get(name)?.length ?? 0) > 1)
-  return doubled === undefined ? undefined : `gate: ${doubled} stands more than once`
+  return undefined
 }
 
 function checkHost({ fields }: Head): string | undefined {
-  const host = only(fields, 'host')
+  const host = fields.get('host')
   if (host === undefined) return 'gate: no Host'
   const match = hostForm.exec(host)
   if (!match || Number(match[1] ?? 0) > 65_535) return 'gate: Host is not host or host:port'
@@ -100,8 +104,8 @@ function checkHost({ fields }: Head): string | undefined {
 }
 
 function checkFraming({ fields, httpVersion }: Head): string | undefined {
-  const length = only(fields, 'content-length')
-  const coding = only(fields, 'transfer-encoding')
+  const length = fields.get('content-length')
+  const coding = fields.get('transfer-encoding')
   if (length !== undefined && !canonicalLength.test(length)) {
     return 'gate: Content-Length is not a canonical decimal'
   }
@@ -115,7 +119,8 @@ function checkFraming({ fields, httpVersion }: Head): string | undefined {
 /** RFC 9110 section 7.6.1: a listed field is taken off, so listing ours or the framing would change what is judged. */
 function checkConnection({ rawHeaders }: Head): string | undefined {
   for (const option of connectionOptions(rawHeaders)) {
-    if (!nameForm.test(option)) return 'gate: a malformed Connection option'
+    const { isToken } = fieldName(option)
+    if (!isToken) return 'gate: a malformed Connection option'
     if (isProtected(option)) return 'gate: Connection lists a field that is not hop-by-hop'
   }
   return undefined
@@ -124,12 +129,12 @@ function checkConnection({ rawHeaders }: Head): string | undefined {
 function isProtected(name: string): boolean {
   if (name === 'proxy-connection') return false
   if (name === 'transfer-encoding' || name === 'expect' || name === 'trailer') return true
-  return name.startsWith('content-') || name.startsWith('mcp-') || isOwnedField(name)
+  return name.startsWith('content-') || name.startsWith('mcp-') || fieldName(name).isOwned
 }
 
 /** RFC 9110 section 7.8. Anything but WebSocket, h2c above all, would be a tunnel that nobody reads. */
 function checkUpgrade({ fields, rawHeaders, method, httpVersion }: Head): string | undefined {
-  const upgrade = only(fields, 'upgrade')
+  const upgrade = fields.get('upgrade')
   if (upgrade === undefined) return undefined
   if (upgrade.toLowerCase() !== 'websocket')
     return 'gate: Upgrade to another protocol than websocket'
@@ -137,31 +142,24 @@ function checkUpgrade({ fields, rawHeaders, method, httpVersion }: Head): string
   if (!isListed || method !== 'GET' || httpVersion !== '1.1') {
     return 'gate: Upgrade without Connection, GET and HTTP/1.1'
   }
-  if (fields.has('transfer-encoding') || (only(fields, 'content-length') ?? '0') !== '0') {
+  if (fields.has('transfer-encoding') || (fields.get('content-length') ?? '0') !== '0') {
     return 'gate: Upgrade with a body'
   }
   return undefined
 }
 
 function checkExpect({ fields }: Head): string | undefined {
-  const expect = only(fields, 'expect')
+  const expect = fields.get('expect')
   if (expect === undefined || expect.toLowerCase() === '100-continue') return undefined
   return 'gate: an expectation other than 100-continue'
 }
 
-function groupFields(rawHeaders: readonly string[]): ReadonlyMap<string, readonly string[]> {
-  const fields = new Map<string, string[]>()
+/** `checkFields()` refuses a second of any. */
+function readSingleFields(rawHeaders: readonly string[]): ReadonlyMap<string, string> {
+  const fields = new Map<string, string>()
   for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
-    const name = (rawHeaders[index] ?? '').toLowerCase()
-    const value = rawHeaders[index + 1] ?? ''
-    const values = fields.get(name)
-    if (values) values.push(value)
-    else fields.set(name, [value])
+    const { lower } = fieldName(rawHeaders[index] ?? '')
+    if (singleFields.has(lower)) fields.set(lower, rawHeaders[index + 1] ?? '')
   }
   return fields
-}
-
-/** The one value: `checkFields()` ran before and refused a second. */
-function only(fields: Head['fields'], name: (typeof singleFields)[number]): string | undefined {
-  return fields.get(name)?.[0]
 }

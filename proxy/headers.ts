@@ -1,5 +1,6 @@
 import { deny } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
+import { fieldName } from './field-name.ts'
 
 type Pair = readonly [name: string, value: string]
 
@@ -26,17 +27,20 @@ export function outboundHeaders(
   options: OutboundHeaderOptions,
 ): string[] {
   const { host, slots, injected, stripAcceptEncoding, upgrade = false, trailers = false } = options
-  const taken = new Set([...slots, ...injected.map(([name]) => name)].map(foldName))
-  for (const option of connectionOptions(rawHeaders)) taken.add(option)
+  const taken = new Set(connectionOptions(rawHeaders))
+  for (const slot of slots) taken.add(fieldName(slot).folded)
+  for (const [name] of injected) taken.add(fieldName(name).folded)
   taken.delete('content-length')
   if (upgrade) taken.add('content-length')
   if (stripAcceptEncoding) taken.add('accept-encoding')
 
   const out = ['host', host]
   let hasLength = false
-  for (const [name, value] of pairs(rawHeaders)) {
-    const folded = foldName(name)
-    if (taken.has(folded) || isOwnedField(folded) || hopByHop.has(folded)) continue
+  for (let index = 0; index + 1 < rawHeaders.length; index += 2) {
+    const name = rawHeaders[index] ?? ''
+    const value = rawHeaders[index + 1] ?? ''
+    const { folded, isOwned, isHopByHop } = fieldName(name)
+    if (isOwned || isHopByHop || taken.has(folded)) continue
     if (!upgrade && folded.startsWith('sec-websocket-')) continue
     if (folded === 'content-length') {
       if (hasLength || !canonicalLength.test(value)) continue
@@ -56,7 +60,7 @@ export function outboundHeaders(
  * statements stays out: an upstream's 401 is about us, and only we speak in `chaperone-*`.
  */
 export function inboundResponseHeaders(
-  raw: readonly string[] | readonly Buffer[],
+  raw: readonly string[],
   { allowSetCookie }: { readonly allowSetCookie: boolean },
 ): string[] {
   const out = passedFields(raw, { allowSetCookie })
@@ -65,29 +69,32 @@ export function inboundResponseHeaders(
 }
 
 /** What stands behind an answer's body, for an agent that reads it: never framing, routing or a credential (RFC 9110 section 6.5.1). */
-export function trailerFields(raw: readonly string[] | readonly Buffer[]): [string, string][] {
+export function trailerFields(raw: readonly string[]): [string, string][] {
+  const passed = passedFields(raw, { allowSetCookie: false })
   const trailers: [string, string][] = []
-  for (const [name, value] of pairs(passedFields(raw, { allowSetCookie: false }))) {
-    const folded = foldName(name)
+  for (let index = 0; index + 1 < passed.length; index += 2) {
+    const name = passed[index] ?? ''
+    const { folded, isOwned } = fieldName(name)
     const isMisplaced = headOnly.has(folded) || folded.startsWith('content-')
-    if (!isMisplaced && !isOwnedField(folded)) trailers.push([name, value])
+    if (!isMisplaced && !isOwned) trailers.push([name, passed[index + 1] ?? ''])
   }
   return trailers
 }
 
 function passedFields(
-  raw: readonly string[] | readonly Buffer[],
+  raw: readonly string[],
   { allowSetCookie }: { readonly allowSetCookie: boolean },
 ): string[] {
-  const texts = raw.map((part) => (typeof part === 'string' ? part : part.toString('latin1')))
-  const listed = new Set(connectionOptions(texts))
+  const listed = new Set(connectionOptions(raw))
   // RFC 9110 section 7.6.1: a listed framing field would leave a body without its length.
   listed.delete('content-length')
   const out: string[] = []
   let hasLength = false
-  for (const [name, value] of pairs(texts)) {
-    const folded = foldName(name)
-    if (listed.has(folded) || hopByHop.has(folded) || isWithheldAnswer(folded)) continue
+  for (let index = 0; index + 1 < raw.length; index += 2) {
+    const name = raw[index] ?? ''
+    const value = raw[index + 1] ?? ''
+    const { folded, isHopByHop } = fieldName(name)
+    if (isHopByHop || listed.has(folded) || isWithheldAnswer(folded)) continue
     if (isCookie(folded) && !allowSetCookie) continue
     if (folded === 'content-length') {
       if (hasLength || !canonicalLength.test(value)) continue
@@ -119,19 +126,17 @@ export function outboundQuery(
   return { query: query === undefined || query === '' ? added : `${query}&${added}` }
 }
 
-/** Whether a request field speaks of identity, credential or task: the proxy reads or writes it, the agent never sends it on. */
-export function isOwnedField(name: string): boolean {
-  const folded = foldName(name)
-  return owned.has(folded) || ownedPrefixes.some((prefix) => folded.startsWith(prefix))
-}
-
-/** The lower-case names that the `Connection` fields list. */
-export function connectionOptions(rawHeaders: readonly string[]): readonly string[] {
-  return pairs(rawHeaders)
-    .filter(([name]) => foldName(name) === 'connection')
-    .flatMap(([, value]) => value.split(','))
-    .map((option) => foldName(option.trim()))
-    .filter((option) => option !== '')
+/** The folded names that the `Connection` fields list. */
+export function connectionOptions(raw: readonly string[]): readonly string[] {
+  const options: string[] = []
+  for (let index = 0; index + 1 < raw.length; index += 2) {
+    if (fieldName(raw[index] ?? '').folded !== 'connection') continue
+    for (const option of (raw[index + 1] ?? '').split(',')) {
+      const { folded } = fieldName(option.trim())
+      if (folded !== '') options.push(folded)
+    }
+  }
+  return options
 }
 
 /** RFC 9110 section 7.6.3. Under a name of ours: which host the agent runs on is nobody's business. */
@@ -154,73 +159,6 @@ const headOnly: ReadonlySet<string> = new Set([
 /** A decimal without sign, space or leading zero, within exact integers. */
 export const canonicalLength = /^(?:0|[1-9]\d{0,14})$/
 
-/** RFC 9110 section 7.6.1, and `Expect`: we answered it. */
-const hopByHop: ReadonlySet<string> = new Set([
-  'connection',
-  'expect',
-  'http2-settings',
-  'keep-alive',
-  'te',
-  'trailer',
-  'transfer-encoding',
-  'upgrade',
-])
-
-const owned: ReadonlySet<string> = new Set([
-  'host',
-  'authorization',
-  'cookie',
-  'cookie2',
-  'api-key',
-  'x-api-key',
-  'x-access-token',
-  'x-auth-token',
-  'x-goog-api-key',
-  'x-vault-token',
-  'x-functions-key',
-  'ocp-apim-subscription-key',
-  'private-token',
-  'job-token',
-  'dpop',
-  'txn-token',
-  'workload-identity-token',
-  'workload-proof-token',
-  'signature',
-  'signature-input',
-  'signature-key',
-  'task-grant',
-  'task-grant-chain',
-  'task-id',
-  'task-approval',
-  'action-approval',
-  'forwarded',
-  'via',
-  'x-real-ip',
-  'true-client-ip',
-  'x-cluster-client-ip',
-  'client-cert',
-  'client-cert-chain',
-  'remote-user',
-  'x-remote-user',
-  'x-rewrite-url',
-  'x-http-method',
-  'x-http-method-override',
-  'x-method-override',
-])
-
-const ownedPrefixes = [
-  'proxy-',
-  'chaperone-',
-  'ssl-client-',
-  'x-amz-',
-  'x-client-cert',
-  'x-envoy-',
-  'x-forwarded-',
-  'x-original-',
-  'x-spiffe-',
-  'x-user',
-] as const
-
 /** What an answer may not say to the agent. `alt-svc` and HSTS would lead it past the proxy. */
 const withheldAnswers: ReadonlySet<string> = new Set([
   'alt-svc',
@@ -239,19 +177,6 @@ function isWithheldAnswer(folded: string): boolean {
 
 function isCookie(folded: string): boolean {
   return folded === 'set-cookie' || folded === 'set-cookie2'
-}
-
-/** CGI and WSGI read `X_Api_Key` and `X-Api-Key` as one name. */
-function foldName(name: string): string {
-  return name.toLowerCase().replaceAll('_', '-')
-}
-
-function pairs(raw: readonly string[]): readonly Pair[] {
-  const found: Pair[] = []
-  for (let index = 0; index + 1 < raw.length; index += 2) {
-    found.push([raw[index] ?? '', raw[index + 1] ?? ''])
-  }
-  return found
 }
 
 function parameterName(pair: string): string {

@@ -55,7 +55,7 @@ export async function send(arrival: Arrival, admitted: Admitted): Promise<Forwar
     upgrade: arrival.upgrade !== undefined,
     trailers: upstream.config.protocol === 'http2' && takesTrailers(req),
   })
-  const responseHeaders = (raw: readonly string[] | readonly Buffer[]): string[] =>
+  const responseHeaders = (raw: readonly string[]): string[] =>
     inboundResponseHeaders(raw, { allowSetCookie: upstream.config.unsafeAllowSetCookie })
   const refusePending = (cut: Cut | undefined, denial: Denial): void =>
     entry.refuseNow(cut ? denialOfCut(cut) : denial)

@@ -44,7 +44,7 @@ export interface UpgradeOptions {
   readonly res: ServerResponse
   /** `Sec-WebSocket-Key` of the agent. */
   readonly key: string
-  responseHeaders(raw: readonly string[] | readonly Buffer[]): string[]
+  responseHeaders(raw: readonly string[]): string[]
   /** Answers in the agent's dialect, before the upgrade was done. */
   refusePending(cut: Cut | undefined, denial: Denial): void
 }

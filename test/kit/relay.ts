@@ -170,7 +170,7 @@ function relay(
     target: req.url ?? '',
     headers,
     exchange,
-    responseHeaders: (raw: readonly string[] | readonly Buffer[]) =>
+    responseHeaders: (raw: readonly string[]) =>
       inboundResponseHeaders(raw, { allowSetCookie: false }),
     refusePending: (
       ...[cut, denial]: Parameters<Parameters<typeof upgrade>[0]['refusePending']>

@@ -216,9 +216,8 @@ describe('inboundResponseHeaders()', () => {
     ])
   })
 
-  test('keeps every Set-Cookie as its own field when allowed, from bytes too', () => {
-    const raw = upstreamAnswer.map((text) => Buffer.from(text, 'latin1'))
-    expect(inboundResponseHeaders(raw, { allowSetCookie: true })).toEqual([
+  test('keeps every Set-Cookie as its own field when allowed', () => {
+    expect(inboundResponseHeaders(upstreamAnswer, { allowSetCookie: true })).toEqual([
       'Content-Type',
       'text/plain',
       'Set-Cookie',
