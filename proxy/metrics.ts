@@ -3,6 +3,7 @@ import type { OutcomeEvent } from '../audit/record.ts'
 import type { Issuer } from '../credential/issuer.ts'
 import type { Decision, RevocationOp } from '../policy/types.ts'
 import type { ShadowAnswer } from './shadow.ts'
+import { createTally } from './tally.ts'
 import { version } from './version.ts'
 
 /** What the gauges read when they are scraped. */
@@ -80,17 +81,15 @@ export function createMetrics(): Metrics {
     buckets: overheadBuckets,
     registers,
   })
-  const ended = new Counter({
+  const ended = createTally(registry, {
     name: 'chaperone_exchanges_total',
     help: 'Ended exchanges by upstream and how they ended',
-    labelNames: ['upstream', 'end'] as const,
-    registers,
+    labelNames: ['upstream', 'end'],
   })
-  const bytes = new Counter({
+  const bytes = createTally(registry, {
     name: 'chaperone_exchange_bytes_total',
     help: 'Body bytes by upstream and direction',
-    labelNames: ['upstream', 'direction'] as const,
-    registers,
+    labelNames: ['upstream', 'direction'],
   })
   const cutSeconds = new Histogram({
     name: 'chaperone_cut_seconds',
@@ -167,9 +166,9 @@ export function createMetrics(): Metrics {
     },
     overhead: (ms) => overheadSeconds.observe(ms / 1000),
     ended(upstream, event) {
-      ended.inc({ upstream, end: event.end })
-      if (event.bytes_up > 0) bytes.inc({ upstream, direction: 'up' }, event.bytes_up)
-      if (event.bytes_down > 0) bytes.inc({ upstream, direction: 'down' }, event.bytes_down)
+      ended(upstream, event.end)
+      if (event.bytes_up > 0) bytes(upstream, 'up', event.bytes_up)
+      if (event.bytes_down > 0) bytes(upstream, 'down', event.bytes_down)
       if (event.cut) cutSeconds.observe(event.cut.after_ms / 1000)
     },
     credentialIssued: (kind, outcome) => credentials.inc({ kind, outcome }),

@@ -128,7 +128,7 @@ export function drainable(resolver: TaskResolver): DrainableTaskResolver {
       if (draining && !known.has(txn)) {
         return deny('control-plane-stale', 'shutting down: no new task is taken')
       }
-      known.set(txn, true)
+      if (known.get(txn) === undefined) known.set(txn, true)
       return task
     },
   }
