@@ -10,6 +10,7 @@ import { durableJson, durableLine, durableOption, isDurable } from './durability
 import { exitCodes } from './exit-codes.ts'
 import { printable } from './printable.ts'
 import { readPrivateKey, signClaims } from './private-key.ts'
+import { readInForce } from './read-in-force.ts'
 import { reason } from './reason-option.ts'
 import {
   addStoreOptions,
@@ -58,9 +59,8 @@ function addLiftOptions(command: Command): Command {
 
 async function liftRecords(rids: readonly string[], options: LiftOptions): Promise<number> {
   const store = readStoreOptions(options)
-  const inForce = await listInForce(store)
   const wanted = new Set(rids)
-  const records = inForce.filter(({ rid }) => wanted.has(rid))
+  const records = await readInForce(store, ({ rid }) => wanted.has(rid))
   const unknown = [...wanted].filter((rid) => !records.some((record) => record.rid === rid))
   if (unknown.length > 0) {
     return fail(`No record ${unknown.map(printable).join(', ')} is in force: nothing was lifted`)
@@ -75,7 +75,7 @@ async function resumeSubject(text: string, options: LiftOptions): Promise<number
     return exitCodes.usage
   }
   const store = readStoreOptions(options)
-  const onSubject = (await listInForce(store)).filter((record) => record.subject === subject)
+  const onSubject = await readInForce(store, (record) => record.subject === subject)
   const kept = onSubject.filter(({ op }) => op !== 'pause')
   for (const { op, rid } of kept) {
     process.stderr.write(`${subject} stays refused: ${op} ${printable(rid)} is no pause\n`)
@@ -177,15 +177,6 @@ function onlyOperator({ operators }: Store): string {
   }
   throw new TypeError('Expected --operator: whose key it is, as the configuration names it')
 }
-
-async function listInForce(store: Store): Promise<readonly Revocation[]> {
-  const { operators = [], trustDomain } = store
-  const verifyLift = liftVerifier({ operators, trustDomain })
-  await using committer = createRedisCommitter({ ...store, clock: systemClock, verifyLift })
-  return await askStore(store.redis, () => committer.list(maxListed))
-}
-
-const maxListed = 10_000
 
 function fail(message: string): number {
   process.stderr.write(`${message}\n`)

@@ -1,11 +1,7 @@
 import type { Command } from 'commander'
-import { liftVerifier } from '../proxy/lift-verifier.ts'
-import { systemClock } from '../proxy/system-clock.ts'
-import { createRedisCommitter } from '../revocation/redis-committer.ts'
 import { printable } from './printable.ts'
-import { addStoreOptions, askStore, readStoreOptions, type StoreOptions } from './store-options.ts'
-
-const maxListed = 1_000
+import { readInForce } from './read-in-force.ts'
+import { addStoreOptions, readStoreOptions, type StoreOptions } from './store-options.ts'
 
 type ListOptions = StoreOptions & { readonly json: boolean }
 
@@ -16,11 +12,7 @@ export function registerRevocations(program: Command): void {
     .description('list the records in force; with --redis also those that are lifted')
     .option('--json', 'one JSON object per line', false)
   addStoreOptions(command).action(async (options: ListOptions) => {
-    const store = readStoreOptions(options)
-    const { operators = [], trustDomain } = store
-    const verifyLift = liftVerifier({ operators, trustDomain })
-    await using committer = createRedisCommitter({ ...store, clock: systemClock, verifyLift })
-    const records = await askStore(store.redis, () => committer.list(maxListed))
+    const records = await readInForce(readStoreOptions(options))
     for (const record of records) {
       const { rid, op, subject, reason, by, atMs } = record
       const line = options.json

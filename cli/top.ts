@@ -113,7 +113,7 @@ function linesOf(store: Store, { fleet, revocations }: Picture): readonly string
     `tasks     ${tasks.length} in flight`,
     ...taskLines(tasks, maxShown.tasks),
     '',
-    `records   ${revocations.length === 0 ? 'none in force' : 'the last in force'}`,
+    `records   ${revocations.length === 0 ? `none in force in the last ${maxRead} entries of the log` : 'the last in force'}`,
     ...revocations.map((record) => `  ${lineOf(record, fleet)}`),
   ]
 }

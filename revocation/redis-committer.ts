@@ -3,6 +3,7 @@ import type { RedisConfig } from '../config/schema.ts'
 import type { Clock, Revocation } from '../policy/types.ts'
 import { awaitDurability, type Durability } from './durability.ts'
 import type { Committed, RevocationCommitter } from './feed.ts'
+import { readInForce, type InForce } from './in-force.ts'
 import type { VerifyLift } from './lift-gate.ts'
 import { openRedis, untilReady } from './redis-connection.ts'
 import { redisKeys, type RedisKeys } from './redis-keys.ts'
@@ -10,8 +11,10 @@ import { redisScripts } from './redis-scripts.ts'
 import { parseEnvelope, RevocationStoreError } from './revocation-record.ts'
 
 export interface RedisCommitter extends RevocationCommitter, AsyncDisposable {
-  /** Committed records that are neither lifted nor expired, newest first, at most `limit` and at most 10,000. */
+  /** Of the last `limit` entries of the log, at most 10,000, the records that are neither lifted nor expired, newest first. */
   list(limit: number): Promise<readonly Revocation[]>
+  /** All records in force that fit, however old; of more than 50,000 the newest. It reads the whole store. */
+  inForce(fits?: (record: Revocation) => boolean): Promise<InForce>
   /** How safe in the store is what was committed here last. Waits a few seconds at most and never rejects. */
   durability(options: { readonly atLeast: number }): Promise<Durability>
 }
@@ -49,6 +52,8 @@ export function createRedisCommitter(options: {
         ? awaitDurability(redis, wanted)
         : { kind: 'unknown', why: 'the connection ended' },
     list: (limit) => attempt(redis, () => list(redis, { ...options, keys, limit })),
+    inForce: (fits = () => true) =>
+      attempt(redis, () => readInForce(redis, { ...options, keys, fits, limit: maxInForce })),
     async [Symbol.asyncDispose]() {
       redis.disconnect()
     },
@@ -58,6 +63,7 @@ export function createRedisCommitter(options: {
 const commandTimeoutMs = 3000
 const readyTimeoutMs = 5000
 const maxListed = 10_000
+const maxInForce = 50_000
 
 async function list(
   redis: Redis,

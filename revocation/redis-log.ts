@@ -63,13 +63,20 @@ export async function readHead(redis: Redis, keys: RedisKeys): Promise<Position>
  */
 export async function* scanRecords(
   redis: Redis,
-  { keys, count }: { readonly keys: RedisKeys; readonly count: number },
+  scan: { readonly keys: RedisKeys; readonly count: number },
 ): AsyncGenerator<readonly StoredItem[]> {
+  for await (const envelopes of scanEnvelopes(redis, scan)) yield envelopes.map(toItem)
+}
+
+/** What `scanRecords()` reads, unread: one that nobody can read must not hide the others from an operator. */
+export async function* scanEnvelopes(
+  redis: Redis,
+  { keys, count }: { readonly keys: RedisKeys; readonly count: number },
+): AsyncGenerator<readonly string[]> {
   let cursor = '0'
   for (let scanned = 0; scanned < maxScanned; scanned += count) {
     const [next, fields] = await redis.hscan(keys.records, cursor, 'COUNT', count)
-    const envelopes = fields.filter((_, index) => index % 2 === 1)
-    for (const slice of slicesOf(envelopes)) yield slice.map(toItem)
+    yield* slicesOf(fields.filter((_, index) => index % 2 === 1))
     if (next === '0') return
     cursor = next
   }

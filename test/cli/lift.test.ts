@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { redisKeys } from '../../revocation/redis-keys.ts'
 import { operatorName } from '../kit/lifts.ts'
 import { jwksDocument, names, signingKey, type SigningKey } from '../kit/tokens.ts'
 import { runCli, startWorld, temporaryFile, type CliResult, type World } from '../kit/world.ts'
@@ -86,6 +87,27 @@ describe('chaperone lift', () => {
     expect(code).toBe(4)
     expect(stdout).toMatch(/^durable {3}on 1 server, no replica, fewer than --durable 1$/m)
     expect(await rids()).not.toContain('v-durable')
+  })
+
+  test('finds a record that is older than all that the log has, as "resume" and "revocations" do', async () => {
+    await record('revoke', 'task:T-old', 'v-old')
+    await record('pause', 'task:T-old', 'p-old')
+    const { log, records } = redisKeys({
+      redis: { prefix: 'chaperone' },
+      trustDomain: names.trustDomain,
+    })
+    await world.redis.cli('XTRIM', log, 'MAXLEN', '0')
+    expect(await rids()).toEqual(expect.arrayContaining(['v-old', 'p-old']))
+    expect(await signed('lift', 'v-old')).toMatchObject({ code: 0 })
+    await world.redis.cli('HSET', records, 'unreadable', '{}')
+    const resumed = await signed('resume', 'task:T-old')
+    await world.redis.cli('HDEL', records, 'unreadable')
+    expect(resumed).toMatchObject({
+      code: 0,
+      stderr: '1 records in Redis cannot be read and may be in force: they are left out here\n',
+    })
+    expect(await rids()).not.toEqual(expect.arrayContaining(['v-old']))
+    expect(await rids()).not.toEqual(expect.arrayContaining(['p-old']))
   })
 
   test('lifts nothing when one of the records is not in force', async () => {

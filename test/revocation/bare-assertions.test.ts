@@ -30,9 +30,9 @@ type Scope = ReturnType<typeof scope>
 
 async function startFeed(
   at: Scope,
-  { warn = () => undefined }: { readonly warn?: FeedLog['warn'] } = {},
+  { warn = () => undefined, error = () => undefined }: Partial<FeedLog> = {},
 ): Promise<RevocationFeed> {
-  const log: FeedLog = { info: () => undefined, warn, error: () => undefined }
+  const log: FeedLog = { info: () => undefined, warn, error }
   const feed = createRedisFeed({ ...at, syncIntervalMs: 50, log })
   feed.start()
   await feed.ready
@@ -158,5 +158,24 @@ describe('a bare SADD', () => {
     await lift(at, rid)
     await vi.waitFor(() => expect([find(one), find(two)]).toEqual([undefined, undefined]), within)
     expect(await server.cli('HLEN', redisKeys(at).records)).toBe('2')
+  })
+
+  test('of what names no subject is told once, for as long as it stands there', async () => {
+    const at = scope()
+    const { revoked } = redisKeys(at)
+    await server.cli('SADD', revoked, 'not a subject')
+    const error = vi.fn<FeedLog['error']>()
+    await using feed = await startFeed(at, { error })
+    const told = [{ unreadable: 1 }, expect.stringContaining('name no subject: they deny nothing')]
+    expect(error.mock.calls).toEqual([told])
+    await server.cli('SADD', revoked, 'task:T-1')
+    // A later sync has read the set again, and that member with it.
+    await absorbed(feed)
+    expect(error.mock.calls).toEqual([told])
+    await server.cli('SREM', revoked, 'not a subject')
+    await server.cli('SADD', revoked, 'task:T-2')
+    await vi.waitFor(() => expect(feed.view.find(['task:T-2'])?.by).toBe('bare'), within)
+    await server.cli('SADD', revoked, 'not a subject')
+    await vi.waitFor(() => expect(error.mock.calls).toEqual([told, told]), within)
   })
 })
