@@ -167,7 +167,8 @@ interface Seen {
   last?: string
 }
 
-function follows(link: ChainHead & Link, head: ChainHead): ChainFault | undefined {
+/** What keeps a line from standing right after this head; undefined: nothing does. */
+export function follows(link: ChainHead & Link, head: ChainHead): ChainFault | undefined {
   if (link.seq !== head.seq + 1) return 'seq gap'
   return link.prev === head.hash ? undefined : 'prev mismatch'
 }

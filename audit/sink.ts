@@ -1,4 +1,4 @@
-import { constants, write, writeSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, write, writeSync } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { promisify } from 'node:util'
 import { decodeLine, genesis, isTornLine, maxLineBytes, readLink, type ChainHead } from './chain.ts'
@@ -13,6 +13,8 @@ export interface Sink {
   close(): Promise<void>
   /** A regular file, whose end is known. */
   readonly isFile: boolean
+  /** Whether this line is among the last ones that the file had when it was opened: of 4 MiB. */
+  holds(line: string): boolean
   readonly head: ChainHead
   /** The last line lacks its newline. */
   readonly unfinished: boolean
@@ -33,6 +35,7 @@ const stdoutSink: Sink = {
   write: async (bytes) => (await writeTo(1, bytes)).bytesWritten,
   close: async () => {},
   isFile: false,
+  holds: () => false,
   head: genesis,
   unfinished: false,
 }
@@ -48,6 +51,7 @@ async function openFile(path: string): Promise<Sink> {
         ...(stat.isFile() ? await readEnd(path, stat.size) : { head: genesis, unfinished: false }),
         ...(stat.isFile() && { writeNow: (bytes: Buffer) => writeSync(file.fd, bytes) }),
         isFile: stat.isFile(),
+        holds: (line) => stat.isFile() && readEndNow(path, stat.size).includes(`\n${line}\n`),
         write: async (bytes) => (await file.write(bytes)).bytesWritten,
         close: () => file.close(),
       }
@@ -83,6 +87,18 @@ async function readTail(path: string, size: number): Promise<Buffer> {
   await using file = await open(path, 'r')
   const { buffer, bytesRead } = await file.read(Buffer.alloc(length), 0, length, size - length)
   return buffer.subarray(0, bytesRead)
+}
+
+/** Read anew: it is asked for at a start at most, and the end of the log need not be held until then. */
+function readEndNow(path: string, size: number): string {
+  const fd = openSync(path, 'r')
+  try {
+    const bytes = Buffer.alloc(Math.min(size, maxTailBytes))
+    const count = readSync(fd, bytes, 0, bytes.length, size - bytes.length)
+    return `\n${bytes.toString('utf8', 0, count)}`
+  } finally {
+    closeSync(fd)
+  }
 }
 
 export function sinkError(message: string, error: unknown): AuditError {

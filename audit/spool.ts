@@ -7,10 +7,10 @@ import {
   readFileSync,
   writeSync,
 } from 'node:fs'
-import { readLink, type ChainHead } from './chain.ts'
+import { follows, readLink, type ChainHead } from './chain.ts'
 import { AuditError } from './log.ts'
 import type { AuditEvent } from './record.ts'
-import { sinkError } from './sink.ts'
+import { sinkError, type Sink } from './sink.ts'
 
 export interface SpoolOptions {
   /** Absolute path; on another disk than the sink, or it fails with it. */
@@ -29,9 +29,11 @@ export interface Spool {
   /** One that was kept has reached the sink. Gives the event that tells of the gap when it was the last. */
   sent(): AuditEvent | undefined
   /** The lines that an earlier process left and the sink does not have. Throws `AuditError` when they do not go on from it. */
-  takeOver(sink: { readonly head: ChainHead; readonly isFile: boolean }): LeftLines
+  takeOver(sink: LogEnd): LeftLines
   close(): void
 }
+
+type LogEnd = Pick<Sink, 'head' | 'isFile' | 'holds'>
 
 interface LeftLines {
   readonly lines: readonly string[]
@@ -125,36 +127,38 @@ function readLines(file: string): readonly string[] {
   return lines.filter((line) => line !== '')
 }
 
-/** A pipe and standard output have no end to continue: there the lines go out as they are, before a new chain. */
+/**
+ * A pipe and standard output have no end to continue: there the lines go out as they are, before a new chain. A file has
+ * either the last of the lines that are no newer than its end, and by the links all before it, or it is another log: then
+ * nothing here may be taken for written.
+ */
 function continuing(
   lines: readonly string[],
-  {
-    file,
-    sink,
-  }: {
-    readonly file: string
-    readonly sink: { readonly head: ChainHead; readonly isFile: boolean }
-  },
+  { file, sink }: { readonly file: string; readonly sink: LogEnd },
 ): LeftLines {
   if (!sink.isFile) return { lines, head: sink.head }
-  let { head } = sink
+  let last: ChainHead | undefined
   const missing: string[] = []
   for (const line of lines) {
     const link = readLink(line)
-    const isThere =
-      typeof link !== 'string' &&
-      (link.seq < head.seq || (link.seq === head.seq && link.hash === head.hash))
-    if (isThere && missing.length === 0) continue
-    if (typeof link === 'string' || link.seq !== head.seq + 1 || link.prev !== head.hash) {
-      throw new AuditError(
-        'ERR_AUDIT_SINK',
-        `The spool "${file}" does not go on where the log ends: put the log back, or move the spool away`,
-      )
-    }
+    if (typeof link === 'string') throw foreign(file)
+    if (last && follows(link, last) !== undefined) throw foreign(file)
+    last = link
+    if (link.seq <= sink.head.seq) continue
+    if (missing.length === 0 && follows(link, sink.head) !== undefined) throw foreign(file)
     missing.push(line)
-    head = link
   }
-  return { lines: missing, head }
+  if (missing.length > 0 && last) return { lines: missing, head: last }
+  const end = lines.at(-1)
+  if (end !== undefined && last?.hash !== sink.head.hash && !sink.holds(end)) throw foreign(file)
+  return { lines: [], head: sink.head }
+}
+
+function foreign(file: string): AuditError {
+  return new AuditError(
+    'ERR_AUDIT_SINK',
+    `The spool "${file}" has records that the log lacks, and does not go on where the log ends: put the log back, or move the spool away`,
+  )
 }
 
 function timeOf(line: string): string {

@@ -148,6 +148,47 @@ describe('openAuditLog() with a spool', () => {
     expect(await readFile(file, 'utf8')).toBe(other)
   })
 
+  test.each([
+    ['ends below that of the log', 1],
+    ['goes on past that of the log', 4],
+  ])('rejects a spool of another chain that %s, and leaves it as it is', async (_, count) => {
+    const chain = createChain()
+    const log = [0, 1, 2].map((n) => `${chain.seal(beat(n), envelope)}\n`)
+    await writeFile(sink, log.join(''))
+    const other = createChain()
+    const lines = Array.from({ length: count }, (_line, n) => other.seal(beat(n + 10), envelope))
+    const text = `${lines.join('\n')}\n`
+    await writeFile(file, text)
+    await expect(openTestLog(sink, { spool: { file, maxBytes: 100_000 } })).rejects.toMatchObject({
+      code: 'ERR_AUDIT_SINK',
+      message: expect.stringContaining('put the log back, or move the spool away'),
+    })
+    expect(await readFile(file, 'utf8')).toBe(text)
+  })
+
+  test('rejects a spool of two chains, whichever of them is that of the log', async () => {
+    const chain = createChain()
+    const lines = [0, 1, 2].map((n) => chain.seal(beat(n), envelope))
+    await writeFile(sink, `${lines.slice(0, 2).join('\n')}\n`)
+    const text = `${createChain().seal(beat(10), envelope)}\n${lines[2]}\n`
+    await writeFile(file, text)
+    await expect(openTestLog(sink, { spool: { file, maxBytes: 100_000 } })).rejects.toMatchObject({
+      code: 'ERR_AUDIT_SINK',
+    })
+    expect(await readFile(file, 'utf8')).toBe(text)
+  })
+
+  test('empties a spool that the log has whole and went on from', async () => {
+    const chain = createChain()
+    const lines = [0, 1, 2, 3].map((n) => chain.seal(beat(n), envelope))
+    await writeFile(sink, `${lines.join('\n')}\n`)
+    await writeFile(file, `${lines.slice(0, 2).join('\n')}\n`)
+    await using opened = await openTestLog(sink, { spool: { file, maxBytes: 100_000 } })
+    await opened.log.append(beat(4))
+    expect(await reportOf(await readFile(sink, 'utf8'))).toMatchObject({ records: 5, torn: [] })
+    expect((await stat(file)).size).toBe(0)
+  })
+
   test('rejects when the spool cannot be opened', async () => {
     const spool = { file: join(folder, 'absent', 'spool'), maxBytes: 100_000 }
     await expect(openTestLog(sink, { spool })).rejects.toMatchObject({
