@@ -59,7 +59,7 @@ export const revocation = v.variant('source', [
     redis,
     snapshotFile: v.optional(
       describedText(
-        'Local file that keeps the known records for the next start: they refuse before Redis has answered. Written at most once per second. Absent: none.',
+        'Local file that keeps the known records for the next start: they refuse before Redis has answered. It holds the 50,000 records and 5,000 lifts that were learnt last; older ones come from Redis alone. Written at most once per second. Absent: none.',
       ),
     ),
     denyFile,
