@@ -47,12 +47,14 @@ export async function verifyAsSidecar(
   })
   const alone = await grants.verify(compact)
   if (isDenial(alone)) return alone
-  return grants.complete(alone, {
+  const chain = await grants.complete(alone, {
     presented: [],
     stored: async (txn) =>
       (await withGrantStore(config, (store) => store.get(txn))) ??
       deny('task-grant-invalid', 'no grant of this task is stored'),
   })
+  if (isDenial(chain) || systemClock.now() < chain.expiresAtMs) return chain
+  return deny('task-expired', 'a grant of the task has expired')
 }
 
 /** What `aud` of a grant must be. */

@@ -32,7 +32,8 @@ export interface VerifyGrantOptions {
 
 /**
  * Verifies a compact `task-grant+jwt`. Cheap checks come first and the signature late, so that garbage costs
- * microseconds; only a grant that somebody did sign is called expired.
+ * microseconds. One that has expired verifies too: only its holder may learn that (TG-9), and `decide()` says it, on
+ * every request.
  */
 export async function verifyGrant(
   compact: string,
@@ -57,9 +58,6 @@ export async function verifyGrant(
     findExcess(claims, { approver, options }) ??
     (await forgery(jws, key))
   if (problem !== undefined) return invalid(problem)
-  if (claims.exp * 1000 + options.clockSkewMs <= options.nowMs) {
-    return deny('task-expired', 'the grant has expired')
-  }
   return toGrant(claims, { kid: header.kid, s256: jws.s256 })
 }
 

@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import type { SidecarProcess } from '../kit/sidecar.ts'
 import { names } from '../kit/tokens.ts'
 import { runCli, startWorld, type CliResult, type World } from '../kit/world.ts'
@@ -141,6 +141,20 @@ describe('chaperone task', () => {
     expect({ code, stderr }).toEqual({ code: 2, stderr: `chaperone: ${path}: ${message}\n` })
     expect(stdout + stderr).not.toContain('s3cr3t-bytes')
   })
+
+  test('show says that a grant has expired, and ends with 1', async () => {
+    expect(await grant('T-short', ['--ttl', '1s'])).toMatchObject({ code: 0 })
+    await vi.waitFor(
+      async () => {
+        const { code, stdout } = await cli('task', 'show', 'T-short')
+        expect({ code, shown: JSON.parse(stdout) }).toMatchObject({
+          code: 1,
+          shown: { state: 'task-expired: a grant of the task has expired' },
+        })
+      },
+      { timeout: 30_000, interval: 200 },
+    )
+  }, 40_000)
 
   test('show says why a stored grant would be refused, and ends with 1', async () => {
     // Signed by the approver of the other sidecar.

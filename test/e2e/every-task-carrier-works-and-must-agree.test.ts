@@ -1,7 +1,7 @@
 import { request } from 'node:http'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { everything, startWorld, type World } from '../kit/world.ts'
-import { signGrant } from '../kit/tokens.ts'
+import { names, signGrant, signSvid } from '../kit/tokens.ts'
 
 describe('every task carrier works, and all must agree', () => {
   let world: World
@@ -97,6 +97,11 @@ describe('every task carrier works, and all must agree', () => {
     expect(await refusal('/api/refused', fields)).toMatchObject(expired)
     await world.approve('T-past', past)
     expect(await refusal('/api/refused', { 'task-id': 'T-past' })).toMatchObject(expired)
+    // Who stole it learns no more of it than of one that never expired (TG-9).
+    const thief = signSvid(world.agentAuthority, { claims: { sub: `${names.agent}-thief` } })
+    const stolen = { authorization: `Bearer ${thief}` }
+    expect(await refusal('/api/refused', { ...fields, ...stolen })).toMatchObject(invalid)
+    expect(await refusal('/api/refused', { 'task-id': 'T-past', ...stolen })).toMatchObject(invalid)
   })
 
   test('nothing of what was refused above came to the upstream', async () => {
