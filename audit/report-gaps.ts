@@ -1,5 +1,6 @@
 import { isTold } from './is-covered.ts'
-import type { FileFacts, Process } from './report.ts'
+import type { Process } from './report-process.ts'
+import type { FileFacts } from './report.ts'
 
 /** What an account does not know. */
 export interface Gap {

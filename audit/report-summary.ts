@@ -1,5 +1,6 @@
 import type { ReadDecision } from './read-record.ts'
-import type { FileFacts, Process } from './report.ts'
+import type { Process } from './report-process.ts'
+import type { FileFacts } from './report.ts'
 import { gapsOf, type Gap } from './report-gaps.ts'
 
 /** The closed account of one revocation: a public contract, printed by `chaperone audit report --json`. */
@@ -50,7 +51,7 @@ export interface InForce extends Place {
   readonly at: string
   /** Position of the revocation log in this sidecar then. */
   readonly epoch: string
-  /** Recorded in the store -> in force here, over two clocks. */
+  /** Recorded in the store -> in force here, over two clocks; negative where a bare message was heard before. */
   readonly after_ms: number
   readonly exchanges_cut: number
   /** The last record of this process. */
@@ -93,7 +94,8 @@ interface Facts {
 /** Undefined when no process had the revocation in force. */
 export function summarize(rid: string, facts: Facts): RevocationReport | undefined {
   const enforcing = facts.processes.filter((process) => process.inForce)
-  const record = enforcing[0]?.inForce?.record
+  const known = enforcing.flatMap(({ inForce }) => inForce?.record ?? [])
+  const record = known.find(({ recorded_epoch: epoch }) => epoch !== undefined) ?? known[0]
   if (!record) return undefined
   const gaps = gapsOf(record, facts)
   const acted = enforcing.flatMap((process) => process.acted.map((one) => actedOf(process, one)))
@@ -127,8 +129,8 @@ export function summarize(rid: string, facts: Facts): RevocationReport | undefin
 
 function inForceOf({ file, instance, inForce, exchangesCut, lastTs }: Process): readonly InForce[] {
   if (!inForce) return []
-  const { ts: at, recorded_at: recordedAt, revocation_epoch: epoch } = inForce.record
-  const after_ms = Date.parse(at) - Date.parse(recordedAt)
+  const { ts: at, revocation_epoch: epoch } = inForce.first
+  const after_ms = Date.parse(at) - Date.parse(inForce.record.recorded_at)
   return [{ file, instance, at, epoch, after_ms, exchanges_cut: exchangesCut, until: lastTs }]
 }
 

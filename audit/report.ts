@@ -3,13 +3,14 @@ import type { SignatureReport } from './checkpoint.ts'
 import { isCovered } from './is-covered.ts'
 import type {
   ReadDecision,
-  ReadGap,
   ReadLift,
   ReadOutcome,
   ReadRecord,
   ReadRevocation,
 } from './read-record.ts'
+import { begin, monoMs, nothingYet, type Process } from './report-process.ts'
 import { summarize, type RevocationReport } from './report-summary.ts'
+import { isNamed, isOther, revocationNames, type RevocationNames } from './revocation-names.ts'
 
 /** The records of one file, in their order, for the account of one revocation. */
 export interface FileAccount {
@@ -27,49 +28,6 @@ export interface Account {
   report(options?: { readonly acknowledged?: readonly string[] }): RevocationReport | undefined
 }
 
-/** One process of a sidecar, as its records tell of it. Times are those of its monotonic clock. */
-export interface Process {
-  readonly file: string
-  readonly instance: string
-  readonly firstTs: string
-  lastTs: string
-  lastMs: number
-  /** Ended with a `stop` record. */
-  stopped: boolean
-  /** Another process goes on with the same chain: nothing was cut off at its end. */
-  followed: boolean
-  /** Began where another process of the same file had not stopped. */
-  readonly afterCrash: boolean
-  readonly isRestart: boolean
-  inForce: { readonly record: ReadRevocation; readonly atMs: number } | undefined
-  /** An operator's lift names the revocation: from here on it refuses nothing. */
-  lift: { readonly record: ReadLift; readonly atMs: number } | undefined
-  /** A record that only Redis' channel named comes into force once more when the store has it. */
-  exchangesCut: number
-  /** Since the record came into force: when a heartbeat, or the record itself, was last seen. */
-  markMs: number
-  /** The longest silences between heartbeats after the record came into force. */
-  readonly silencesMs: number[]
-  /** Allowed, and no outcome yet. */
-  readonly open: Map<string, ReadDecision>
-  readonly cuts: NonNullable<ReadOutcome['cut']>[]
-  bytesUp: number
-  bytesDown: number
-  /** Covered, allowed before, and neither cut nor ended when the record came into force. */
-  readonly outlived: ReadDecision[]
-  /** When records were in the spool only. */
-  readonly gaps: ReadGap['detail'][]
-  readonly acted: ReadDecision[]
-  actedCount: number
-  firstRefusal: { readonly decisionId: string; readonly afterMs: number } | undefined
-  /** Refused decisions after it by the retry count that the client gave; 0: a new decision of the agent. */
-  readonly refusals: Map<number, number>
-  /** Refused operations by when they were last asked for: what comes again soon may be a loop of the client. */
-  readonly asked: Map<string, number>
-  /** Refusals that no retry count tells apart, of an operation that was refused a moment before. */
-  repeated: number
-}
-
 export interface FileFacts {
   readonly file: string
   readonly chain: ChainReport
@@ -79,6 +37,7 @@ export interface FileFacts {
 
 /** `heartbeatMs` is how often the sidecars beat. */
 export function accountOf(rid: string, { heartbeatMs }: { readonly heartbeatMs: number }): Account {
+  const names = revocationNames(rid)
   const processes: Process[] = []
   const files: FileFacts[] = []
   return {
@@ -95,7 +54,11 @@ export function accountOf(rid: string, { heartbeatMs }: { readonly heartbeatMs: 
             process = begin(record, { file: name, before: process })
             processes.push(process)
           }
-          take(record, { process, rid, heartbeatMs })
+          if (record.type === 'revocation' && isOther(names, record.rid) && isHeard(process)) {
+            process = { ...process, ...nothingYet() }
+            processes[processes.length - 1] = process
+          }
+          take(record, { process, names, heartbeatMs })
         },
         unread() {
           unread += 1
@@ -106,7 +69,8 @@ export function accountOf(rid: string, { heartbeatMs }: { readonly heartbeatMs: 
         },
       }
     },
-    report: ({ acknowledged = [] } = {}) => summarize(rid, { processes, files, acknowledged }),
+    report: ({ acknowledged = [] } = {}) =>
+      summarize(names.rid, { processes, files, acknowledged }),
   }
 }
 
@@ -120,46 +84,12 @@ const maxAsked = 10_000
 
 interface Taking {
   readonly process: Process
-  readonly rid: string
+  readonly names: RevocationNames
   readonly heartbeatMs: number
 }
 
-function begin(
-  record: ReadRecord,
-  { file, before }: { readonly file: string; readonly before: Process | undefined },
-): Process {
-  return {
-    file,
-    instance: record.sidecar.instance,
-    firstTs: record.ts,
-    lastTs: record.ts,
-    lastMs: monoMs(record),
-    stopped: false,
-    followed: false,
-    afterCrash: before !== undefined && !before.stopped,
-    isRestart: before !== undefined,
-    inForce: undefined,
-    lift: undefined,
-    exchangesCut: 0,
-    markMs: 0,
-    silencesMs: [],
-    open: new Map(),
-    cuts: [],
-    bytesUp: 0,
-    bytesDown: 0,
-    outlived: [],
-    gaps: [],
-    acted: [],
-    actedCount: 0,
-    firstRefusal: undefined,
-    refusals: new Map(),
-    asked: new Map(),
-    repeated: 0,
-  }
-}
-
 function take(record: ReadRecord, taking: Taking): void {
-  const { process, rid, heartbeatMs } = taking
+  const { process, names, heartbeatMs } = taking
   process.lastTs = record.ts
   process.lastMs = monoMs(record)
   // A checkpoint may follow: it signs the stop as well.
@@ -168,15 +98,25 @@ function take(record: ReadRecord, taking: Taking): void {
   if (record.type === 'outcome') takeOutcome(record, taking)
   if (record.type === 'heartbeat') mark(process, heartbeatMs)
   if (record.type === 'gap') process.gaps.push(record.detail)
-  if (record.type === 'lift' && record.lifts.includes(rid)) end(record, taking)
-  if (record.type === 'revocation' && record.rid === rid) enforce(record, process)
+  if (record.type === 'lift' && record.lifts.includes(names.rid)) end(record, taking)
+  if (record.type === 'revocation' && isNamed(names, record.rid)) enforce(record, process)
+}
+
+/** By a message alone so far: which record stands for it is not known yet. */
+function isHeard({ inForce }: Process): boolean {
+  return inForce !== undefined && inForce.record.recorded_epoch === undefined
 }
 
 /** Exchanges that it covers and that are open stay on the list until their outcome tells how they ended. */
 function enforce(record: ReadRevocation, process: Process): void {
+  // After its lift the same bare message is another revocation.
+  if (process.lift) return
   process.exchangesCut += record.exchanges_cut
-  if (process.inForce) return
-  process.inForce = { record, atMs: process.lastMs }
+  if (process.inForce) {
+    if (isHeard(process)) process.inForce = { ...process.inForce, record }
+    return
+  }
+  process.inForce = { first: record, record, atMs: process.lastMs }
   process.markMs = process.lastMs
   for (const [id, decision] of process.open) {
     if (!isCovered(decision, record.subject)) process.open.delete(id)
@@ -201,7 +141,7 @@ function endMs({ inForce, lift }: Process): number {
   if (lift) return lift.atMs
   const expiresAt = inForce?.record.expires_at
   if (!inForce || expiresAt === undefined) return Infinity
-  return inForce.atMs + Date.parse(expiresAt) - Date.parse(inForce.record.ts)
+  return inForce.atMs + Date.parse(expiresAt) - Date.parse(inForce.first.ts)
 }
 
 function mark(process: Process, heartbeatMs: number): void {
@@ -211,7 +151,7 @@ function mark(process: Process, heartbeatMs: number): void {
   process.markMs = process.lastMs
 }
 
-function takeDecision(decision: ReadDecision, { process, rid }: Taking): void {
+function takeDecision(decision: ReadDecision, { process, names }: Taking): void {
   const { inForce } = process
   const isAllowed = decision.decision.effect === 'allow'
   if (!inForce) {
@@ -220,7 +160,7 @@ function takeDecision(decision: ReadDecision, { process, rid }: Taking): void {
   }
   if (isOver(process, decision.ts)) return
   const { subject } = inForce.record
-  if (decision.decision.rid !== rid && !isCovered(decision, subject)) return
+  if (decision.decision.rid !== names.rid && !isCovered(decision, subject)) return
   if (isAllowed) {
     process.actedCount += 1
     if (process.acted.length < maxNamed) process.acted.push(decision)
@@ -253,11 +193,11 @@ function isRepeated({ agent, task, upstream, request }: ReadDecision, process: P
   return beforeMs !== undefined && lastMs - beforeMs <= repeatMs
 }
 
-function takeOutcome(outcome: ReadOutcome, { process, rid }: Taking): void {
+function takeOutcome(outcome: ReadOutcome, { process, names }: Taking): void {
   const { inForce, lastMs } = process
   const decision = process.open.get(outcome.decision_id)
   process.open.delete(outcome.decision_id)
-  if (outcome.cut?.rid === rid) {
+  if (outcome.cut && isCutBy(outcome.cut.rid, { process, names })) {
     process.cuts.push(outcome.cut)
     process.bytesUp += outcome.bytes_up
     process.bytesDown += outcome.bytes_down
@@ -267,12 +207,19 @@ function takeOutcome(outcome: ReadOutcome, { process, rid }: Taking): void {
   if (lastMs - inForce.atMs > endGraceMs) process.outlived.push(decision)
 }
 
+/** Before the record and after its lift, what was cut under the id of a bare message is of another one. */
+function isCutBy(
+  rid: string | undefined,
+  { process, names }: Pick<Taking, 'process' | 'names'>,
+): boolean {
+  if (rid === undefined) return false
+  return (
+    rid === names.rid || (rid === names.heard && process.inForce !== undefined && !process.lift)
+  )
+}
+
 function endProcess(process: Process, heartbeatMs: number): void {
   mark(process, heartbeatMs)
   if (process.inForce) for (const decision of process.open.values()) process.outlived.push(decision)
   process.open.clear()
-}
-
-function monoMs({ mono_ns: monoNs }: Pick<ReadRecord, 'mono_ns'>): number {
-  return Number(monoNs) / 1e6
 }

@@ -53,6 +53,7 @@ export function redisScripts(redis: Redis, keys: RedisKeys): RedisScripts {
         record.subject,
         record.reason,
         seenAt === undefined ? '' : String(seenAt),
+        record.rid,
       )
       if (typeof reply !== 'string') throw unreadable()
       return reply

@@ -58,8 +58,9 @@ return { after, at }
 /**
  * Takes over a bare assertion: a \`revoke\` for ever, with a rid of the store. One that is in force stands for all later
  * ones of its subject. It can add nothing else, so that the right to run it can be given to every sidecar.
- * KEYS: head, log, records, expiry, channel, absorbed, revoked. ARGV: subject, reason, and the position at which the
- * subject was seen in the set of subjects, or '' when it was heard. Returns the rid that stands for the assertion.
+ * KEYS: head, log, records, expiry, channel, absorbed, revoked. ARGV: subject, reason, the position at which the subject
+ * was seen in the set of subjects, or '' when it was heard, and its provisional rid. Returns the rid that stands for the
+ * assertion: it begins with the provisional one, so that an account of either finds what stands under the other.
  *
  * A record that was made after that position stands for it even when it was lifted since: whoever lifted it saw it.
  * The time is part of the rid because a store that was emptied counts from one again: a lift of the old history must
@@ -79,8 +80,7 @@ if rid and n > 0 and redis.call('HEXISTS', KEYS[3], rid) == 1 then
   end
 end
 local time = redis.call('TIME')
-local name = redis.sha1hex(h .. time[1] .. time[2] .. subject)
-rid = string.format('bare-%s-%d', string.sub(name, 1, 20), n + 1)
+rid = string.format('%s-%d%06d-%d', ARGV[4], time[1], time[2], n + 1)
 local body = '{"rid":' .. cjson.encode(rid) .. ',"op":"revoke","subject":' .. cjson.encode(subject) ..
   ',"reason":' .. cjson.encode(ARGV[2]) .. ',"by":"bare","expiresAtMs":0}'
 append(n, h, rid, body, '0')

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { openFlow, type FlowEnd, type FlowKind } from '../kit/live-flows.ts'
 import type { AuditLine } from '../kit/sidecar.ts'
@@ -82,6 +83,7 @@ describe.each([
       'still live',
     )
     await expectEvidence(txn)
+    await expectAccount(txn)
   })
 })
 
@@ -121,6 +123,32 @@ async function expectEvidence(txn: string): Promise<void> {
       rid: expect.toSatisfy((rid) => rids.includes(rid)),
     },
   })
+}
+
+/** One account, whichever of its ids is asked for. */
+async function expectAccount(txn: string): Promise<void> {
+  const { sidecar, cli } = world
+  const { rid } = await sidecar.recorded(
+    (one) => one['subject'] === `task:${txn}` && one['recorded_epoch'] !== undefined,
+  )
+  const records = await sidecar.audit()
+  const asked = records.flatMap((one) =>
+    one['subject'] === `task:${txn}` && typeof one['rid'] === 'string' ? [one['rid']] : [],
+  )
+  for (const one of asked) {
+    const file = join(sidecar.directory, 'audit.ndjson')
+    const { code, stdout } = await cli('audit', 'report', file, '--revocation', one, '--json')
+    expect({ code, report: JSON.parse(stdout) }).toMatchObject({
+      code: 0,
+      report: {
+        rid,
+        verdict: 'clean',
+        recorded_epoch: expect.any(Number),
+        sidecars: [{ exchanges_cut: expect.toSatisfy((count) => count >= 1) }],
+        cut: expect.toSatisfy((cut) => cut.length >= 1),
+      },
+    })
+  }
 }
 
 function isTask(task: unknown, txn: string): boolean {

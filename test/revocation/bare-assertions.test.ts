@@ -4,6 +4,7 @@ import type { RevocationFeed } from '../../revocation/feed.ts'
 import { createRedisCommitter } from '../../revocation/redis-committer.ts'
 import { createRedisFeed, type FeedLog } from '../../revocation/redis-feed.ts'
 import { redisKeys, revocationChannel } from '../../revocation/redis-keys.ts'
+import { provisional } from '../../revocation/revocation-record.ts'
 import { absorbScript } from '../../revocation/scripts.ts'
 import { signLift, verifierOf } from '../kit/lifts.ts'
 import { startRedis, type RedisProcess } from '../kit/redis.ts'
@@ -98,15 +99,17 @@ describe('a bare PUBLISH', () => {
   test('gets another rid in a store that was emptied, so that an old lift does not name it', async () => {
     const { head, log, records, expiry, channel, absorbed: mapping, revoked } = redisKeys(scope())
     const keys = [head, log, records, expiry, channel, mapping, revoked]
+    const { rid } = provisional('task:T-1', { reason: '', by: 'channel', nowMs: 0 })
     const absorb = (): Promise<string> =>
-      server.cli('EVAL', absorbScript, '7', ...keys, 'task:T-1', 'drill', '')
+      server.cli('EVAL', absorbScript, '7', ...keys, 'task:T-1', 'drill', '', rid)
     const first = await absorb()
     expect(await absorb()).toBe(first)
     await server.cli('DEL', ...keys)
     const second = await absorb()
+    expect(first.startsWith(`${rid}-`)).toBe(true)
     expect([first, second]).toEqual([
-      expect.stringMatching(/^bare-[0-9a-f]{20}-1$/),
-      expect.stringMatching(/^bare-[0-9a-f]{20}-1$/),
+      expect.stringMatching(/^bare-[0-9a-f]{32}-\d{16}-1$/),
+      expect.stringMatching(/^bare-[0-9a-f]{32}-\d{16}-1$/),
     ])
     expect(second).not.toBe(first)
   })
