@@ -127,7 +127,7 @@ async function expectEvidence(txn: string): Promise<void> {
 
 /** One account, whichever of its ids is asked for. */
 async function expectAccount(txn: string): Promise<void> {
-  const { sidecar, cli } = world
+  const { sidecar } = world
   const { rid } = await sidecar.recorded(
     (one) => one['subject'] === `task:${txn}` && one['recorded_epoch'] !== undefined,
   )
@@ -137,7 +137,7 @@ async function expectAccount(txn: string): Promise<void> {
   )
   for (const one of asked) {
     const file = join(sidecar.directory, 'audit.ndjson')
-    const { code, stdout } = await cli('audit', 'report', file, '--revocation', one, '--json')
+    const { code, stdout } = await world.cli('audit', 'report', file, '--revocation', one, '--json')
     expect({ code, report: JSON.parse(stdout) }).toMatchObject({
       code: 0,
       report: {

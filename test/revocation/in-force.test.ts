@@ -48,6 +48,7 @@ async function look(at: Scope): Promise<InForce> {
 }
 
 const rids = ({ records }: InForce): readonly string[] => records.map(({ rid }) => rid)
+const anyRecord = (): boolean => true
 const many = (from: number, to: number): readonly Partial<RevocationDraft>[] =>
   Array.from({ length: to - from + 1 }, (_, index) => ({ rid: `r${from + index}` }))
 
@@ -98,8 +99,7 @@ describe('readInForce()', () => {
     const redis = openRedis(at.redis, { commandTimeoutMs: 10_000 })
     try {
       await untilReady(redis, 10_000)
-      const fits = (): boolean => true
-      const options = { ...at, keys: redisKeys(at), fits }
+      const options = { ...at, keys: redisKeys(at), fits: anyRecord }
       const cut = await readInForce(redis, { ...options, limit: 2 })
       expect([rids(cut), cut.isCut]).toEqual([['r250', 'r249'], true])
       const whole = await readInForce(redis, { ...options, limit: 250 })
