@@ -3,7 +3,7 @@ import { Agent, request, type ClientRequest } from 'node:http'
 import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { names } from '../kit/tokens.ts'
+import { names, signSvid } from '../kit/tokens.ts'
 import { startWorld, type World } from '../kit/world.ts'
 import { randomOf } from './schedule.ts'
 
@@ -20,8 +20,17 @@ test(
     await using world = await startWorld({
       revocation: 'staleAfterWrites: 30s, staleAfterReads: 30s',
     })
-    await world.approve('T-steady')
-    const storm: Storm = { world, random: randomOf(1), isOver: false, counts: new Map() }
+    const { svid } = world
+    const steadyTask = 'T-steady'
+    await world.approve(steadyTask)
+    const storm: Storm = {
+      world,
+      random: randomOf(1),
+      counts: new Map(),
+      svid,
+      steadyTask,
+      isOver: false,
+    }
     const actors = [
       ...repeat(4, () => steady(storm)),
       ...repeat(4, () => quitting(storm, { method: 'GET', path: '/api/download' })),
@@ -29,6 +38,7 @@ test(
       ...repeat(2, () => quitting(storm, { method: 'GET', path: '/api/silent' })),
       ...repeat(4, () => quitting(storm, { method: 'POST', path: '/api/upload' })),
       ...repeat(2, () => lazy(storm)),
+      renewing(storm),
       revoking(storm),
       reloading(storm),
     ]
@@ -64,7 +74,14 @@ interface Storm {
   readonly world: World
   readonly random: () => number
   readonly counts: Map<string, number>
+  /** Of the agent, and the task that nobody revokes: replaced before they expire. */
+  svid: string
+  steadyTask: string
   isOver: boolean
+}
+
+function headers({ svid }: Storm, txn: string): Record<string, string> {
+  return { authorization: `Bearer ${svid}`, 'task-id': txn }
 }
 
 function count({ counts }: Storm, name: string): void {
@@ -76,7 +93,7 @@ async function steady(storm: Storm): Promise<void> {
   const { world } = storm
   while (!storm.isOver) {
     const answer = await fetch(`${world.sidecar.agentUrl}/api/things`, {
-      headers: world.headers('T-steady'),
+      headers: headers(storm, storm.steadyTask),
     }).catch((error: unknown) => ({ status: String(error), arrayBuffer: async () => undefined }))
     await answer.arrayBuffer()
     count(storm, `steady ${answer.status}`)
@@ -112,28 +129,38 @@ async function lazy(storm: Storm): Promise<void> {
   }
 }
 
+/** Other tokens every minute: an SVID is five minutes long, a grant ten. */
+async function renewing(storm: Storm): Promise<void> {
+  const { world } = storm
+  for (let n = 1; ; n++) {
+    await pause(storm, 60_000)
+    const txn = `T-steady-${n}`
+    if (!(await patiently(storm, () => world.approve(txn)))) return
+    storm.steadyTask = txn
+    storm.svid = signSvid(world.agentAuthority)
+    count(storm, 'renewed')
+  }
+}
+
 /** A task of its own each time: approved, streaming, revoked, cut. */
 async function revoking(storm: Storm): Promise<void> {
   const { world } = storm
   for (let n = 0; !storm.isOver; n++) {
     const txn = `T-storm-${n}`
-    const approved = await world.approve(txn).then(
-      () => true,
-      () => false,
-    )
-    if (!approved) continue
+    if (!(await patiently(storm, () => world.approve(txn)))) return
     const asked = ask(storm, { method: 'GET', path: '/api/sse', txn })
     asked.end()
     const ended = new Promise<void>((resolve) => void asked.on('close', resolve))
-    await new Promise<void>((resolve) => {
+    const began = new Promise<void>((resolve) => {
       asked.on('response', (answer) => answer.on('error', () => undefined).once('data', resolve))
     })
-    await world.redis.cli(
-      'PUBLISH',
-      `{chaperone}:${names.trustDomain}:revocations`,
-      `task:${txn} storm`,
-    )
+    await Promise.race([began, ended])
+    const channel = `{chaperone}:${names.trustDomain}:revocations`
+    const message = `task:${txn} storm`
+    const isTold = await patiently(storm, () => world.redis.cli('PUBLISH', channel, message))
+    if (!isTold) asked.destroy()
     await ended
+    if (!isTold) return
     count(storm, 'revoked')
   }
 }
@@ -145,20 +172,38 @@ async function reloading(storm: Storm): Promise<void> {
   for (let n = 0; !storm.isOver; n++) {
     await writeFile(path, `${text}# ${n}\n`)
     count(storm, 'reloaded')
-    for (let slept = 0; slept < reloadEveryMs && !storm.isOver; slept += 100) await setTimeout(100)
+    await pause(storm, reloadEveryMs)
   }
+}
+
+/** The test's own client gives up on a Redis that a busy machine starves: asked again until it answers. False at the end. */
+async function patiently(storm: Storm, work: () => Promise<unknown>): Promise<boolean> {
+  while (!storm.isOver) {
+    try {
+      await work()
+      return true
+    } catch {
+      count(storm, 'asked Redis again')
+      await setTimeout(500)
+    }
+  }
+  return false
+}
+
+async function pause(storm: Storm, ms: number): Promise<void> {
+  for (let slept = 0; slept < ms && !storm.isOver; slept += 100) await setTimeout(100)
 }
 
 const connections = new Agent({ keepAlive: false })
 
 function ask(
-  { world }: Storm,
-  { method, path, txn = 'T-steady' }: { method: string; path: string; txn?: string },
+  storm: Storm,
+  { method, path, txn = storm.steadyTask }: { method: string; path: string; txn?: string },
 ): ClientRequest {
-  const asked = request(`${world.sidecar.agentUrl}${path}`, {
+  const asked = request(`${storm.world.sidecar.agentUrl}${path}`, {
     method,
     agent: connections,
-    headers: world.headers(txn),
+    headers: headers(storm, txn),
   })
   asked.on('error', () => undefined)
   return asked
