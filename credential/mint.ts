@@ -5,7 +5,8 @@ import {
   randomBytes,
   type KeyObject,
 } from 'node:crypto'
-import { SignJWT, type JWK } from 'jose'
+import type { JWK } from 'jose'
+import { SignJWT } from 'jose/jwt/sign'
 import type { Config, CredentialConfig } from '../config/schema.ts'
 import { coversOrigin, httpOriginOf } from '../policy/location.ts'
 import { isJsonObject, parseStrictJson, type JsonValue } from '../policy/strict-json.ts'

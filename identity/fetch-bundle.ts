@@ -1,5 +1,4 @@
 import { constants, open, readFile } from 'node:fs/promises'
-import { Agent, request } from 'undici'
 import type { TrustBundleConfig } from '../config/schema.ts'
 import { maxBundleBytes } from './trust-bundle.ts'
 
@@ -48,6 +47,8 @@ async function get(
   { url, caFile }: Extract<TrustBundleConfig, { url: string }>,
   signal: AbortSignal,
 ): Promise<Uint8Array> {
+  // Only for this: the rest of what it brings is never used.
+  const { Agent, request } = await import('undici')
   // Read anew each time, so that a rotated authority needs no restart.
   const ca = caFile === undefined ? undefined : await readFile(caFile, { signal })
   const agent = new Agent({ connect: { timeout: timeoutMs, ...(ca && { ca }) }, pipelining: 0 })

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { flattenedVerify } from 'jose'
+import { flattenedVerify } from 'jose/jws/flattened/verify'
 import type { PublicKey } from './public-key.ts'
 import { isJsonObject, parseStrictJson, type JsonObject } from './strict-json.ts'
 

@@ -1,7 +1,8 @@
-import { createServer, type ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { JWK } from 'jose'
 import { listenOn } from './listen-on.ts'
 import type { Metrics } from './metrics.ts'
+import { http } from './node-http.ts'
 
 /** One line of `?verbose`. */
 export interface CheckResult {
@@ -30,7 +31,7 @@ export interface AdminListener extends AsyncDisposable {
  * it, and so that a full agent listener never fails a probe.
  */
 export async function startAdminListener(options: AdminOptions): Promise<AdminListener> {
-  const server = createServer({ headersTimeout: 5_000, maxHeaderSize: 8_192 }, (req, res) => {
+  const server = http.createServer({ headersTimeout: 5_000, maxHeaderSize: 8_192 }, (req, res) => {
     req.resume()
     const [path = '', query = ''] = (req.url ?? '').split('?', 2)
     if (req.method !== 'GET' && req.method !== 'HEAD') return send(res, 405, 'Expected GET\n')

@@ -1,6 +1,6 @@
-import { IncomingMessage } from 'node:http'
 import type { AgentRequest, AgentResponse } from './arrival.ts'
 import { Http2Response } from './http2-arrival.ts'
+import { http } from './node-http.ts'
 
 /** How long an agent may go on sending a body whose answer it already has. */
 const lingerMs = 1_000
@@ -10,7 +10,7 @@ const finalMessageMs = 100
 /** The rest of a body must never be read as a next request: it is thrown away, or the connection ends. */
 export function discardRest(req: AgentRequest): void {
   // On a stream of HTTP/2 nothing comes after it, and its answer sees to the rest.
-  if (!(req instanceof IncomingMessage) || req.socket.destroyed) return
+  if (!(req instanceof http.IncomingMessage) || req.socket.destroyed) return
   const { socket } = req
   // A listener, because `resume()` does nothing while the upstream's side still waits for a next piece.
   req.on('data', () => undefined)

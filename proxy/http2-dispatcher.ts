@@ -1,7 +1,7 @@
 import { connect, type ClientHttp2Session } from 'node:http2'
 import { connect as connectTcp, isIP, type LookupFunction, type Socket } from 'node:net'
 import { connect as connectTls } from 'node:tls'
-import { Dispatcher } from 'undici'
+import Dispatcher from 'undici/lib/dispatcher/dispatcher.js'
 import type { UpstreamConfig } from '../config/schema.ts'
 import { Http2Call } from './http2-call.ts'
 

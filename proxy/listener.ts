@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, ServerResponse, type IncomingMessage, type Server } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { Config } from '../config/schema.ts'
@@ -8,6 +8,7 @@ import type { Arrival, Http1Arrival } from './arrival.ts'
 import { maxFields } from './gate.ts'
 import { createHttp2Sessions, type Http2Sessions } from './http2-sessions.ts'
 import { listenOn } from './listen-on.ts'
+import { http } from './node-http.ts'
 import { endWithRefusal, refusalBody, refusalFields } from './plain-refusal.ts'
 import { sniffHttp2 } from './sniff-http2.ts'
 import { UnreadAnswers } from './unread-answers.ts'
@@ -105,7 +106,7 @@ const lingerMs = 1_000
 
 function createHttpServer(state: State): Server {
   const { limits } = state
-  const server = createServer({
+  const server = http.createServer({
     insecureHTTPParser: false,
     // The gate answers for Host, in our words.
     requireHostHeader: false,
@@ -202,7 +203,7 @@ function serveUpgrade(
     stream.destroy()
     return
   }
-  const res = new ServerResponse(req)
+  const res = new http.ServerResponse(req)
   res.shouldKeepAlive = false
   res.assignSocket(stream)
   // The server no longer speaks for this socket: an answer that is no 101 would leave it open.

@@ -1,6 +1,6 @@
-import { STATUS_CODES } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { denialText } from './denial.ts'
+import { http } from './node-http.ts'
 
 /** Writes a whole answer to a stream that no response object speaks for, then ends it. */
 export function endWithRefusal(stream: Duplex, status: number): void {
@@ -8,7 +8,7 @@ export function endWithRefusal(stream: Duplex, status: number): void {
   const fields = refusalFields(body).map(([name, value]) => `${name}: ${value}\r\n`)
   stream.on('error', () => stream.destroy())
   stream.end(
-    `HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}\r\n${fields.join('')}\r\n${body}`,
+    `HTTP/1.1 ${status} ${http.STATUS_CODES[status] ?? ''}\r\n${fields.join('')}\r\n${body}`,
     () => stream.destroy(),
   )
 }

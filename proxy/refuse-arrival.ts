@@ -1,10 +1,10 @@
-import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Denial, McpMessage } from '../policy/types.ts'
 import type { Arrival } from './arrival.ts'
 import { refuse } from './denial.ts'
 import { isGrpc, refuseGrpc } from './grpc.ts'
 import { Http2Request } from './http2-arrival.ts'
 import { refuseMcp } from './mcp/denial.ts'
+import { http } from './node-http.ts'
 
 interface RefuseContext {
   readonly decisionId: string
@@ -33,7 +33,7 @@ export function refuseArrival(arrival: Arrival, denial: Denial, context: RefuseC
 
 function isBodySmall({ req }: Arrival): boolean {
   // A stream of HTTP/2 has no next request on it.
-  if (req.complete || !(req instanceof IncomingMessage)) return true
+  if (req.complete || !(req instanceof http.IncomingMessage)) return true
   if (req.headers['transfer-encoding'] !== undefined) return false
   return Number(req.headers['content-length'] ?? 0) <= drainedBodyBytes
 }
@@ -43,7 +43,7 @@ function isBodySmall({ req }: Arrival): boolean {
  * forwards nothing, then closes.
  */
 function linger({ req, res }: Arrival): void {
-  if (!(req instanceof IncomingMessage && res instanceof ServerResponse)) return
+  if (!(req instanceof http.IncomingMessage && res instanceof http.ServerResponse)) return
   const { socket } = req
   let read = 0
   req.on('data', (chunk: Buffer) => {

@@ -1,4 +1,6 @@
-import { buildConnector, Pool, type Client, type Dispatcher } from 'undici'
+import type { buildConnector as Connectors, Client, Dispatcher } from 'undici'
+import buildConnector from 'undici/lib/core/connect.js'
+import Pool from 'undici/lib/dispatcher/pool.js'
 import type { UpstreamConfig } from '../config/schema.ts'
 import { Http2Dispatcher } from './http2-dispatcher.ts'
 import { guardedLookup, isForbidden, UpstreamAddressError } from './upstream-address.ts'
@@ -60,7 +62,7 @@ function linkedClient(
   {
     options,
     connect,
-  }: { readonly options: Client.Options; readonly connect: buildConnector.connector },
+  }: { readonly options: Client.Options; readonly connect: Connectors.connector },
 ): Dispatcher {
   const link: UpstreamLink = { socket: undefined, requests: 0 }
   return new LinkedClient(url, {
