@@ -1,10 +1,11 @@
-import { buildPolicySet, type PolicySet, type PolicySource } from '../policy/cedar.ts'
+import type { PolicySet, PolicySource } from '../policy/cedar.ts'
 import { createEngine } from '../policy/cedar-engine.ts'
 import type { CedarInstance } from '../policy/cedar-instance.ts'
 import { formatPolicyProblem } from '../policy/cedar-source.ts'
 import { findSuspicious, type PolicyFinding } from '../policy/findings.ts'
 import { atUpstreamOf, runCase, type PolicyCase } from '../policy/policy-case.ts'
 import type { Upstream } from '../policy/types.ts'
+import { buildOrRecall } from './kept-policies.ts'
 
 /** All that policies are made of, read. Plain data: it crosses threads. */
 export interface PolicyInputs {
@@ -42,7 +43,7 @@ export type BuildPoliciesResult =
  */
 export function buildPolicies(input: PolicyInputs): BuildPoliciesResult {
   const { sources, schema, upstreams, shadow } = input
-  const built = buildPolicySet(sources, { schema })
+  const built = buildOrRecall(sources, { schema })
   if (!built.ok) return refused('Policies cannot be used', built.problems.map(formatPolicyProblem))
   const { set, cedar, policies } = built
   const failures = runCases(set, input)
@@ -50,7 +51,7 @@ export function buildPolicies(input: PolicyInputs): BuildPoliciesResult {
   const found: BuiltPolicies = { set, cedar, findings: findSuspicious(policies, { upstreams }) }
   const isTried = shadow !== undefined || policies.some(({ mode }) => mode === 'shadow')
   if (!isTried) return { ok: true, ...found }
-  const tried = buildPolicySet(shadow ?? sources, { schema, withShadow: true })
+  const tried = buildOrRecall(shadow ?? sources, { schema, withShadow: true })
   return tried.ok
     ? { ok: true, ...found, shadow: tried.set }
     : refused('Policies cannot be used', tried.problems.map(formatPolicyProblem))
