@@ -44,6 +44,9 @@ export interface Relay extends AsyncDisposable {
   ended(count: number): Promise<readonly ForwardOutcome[]>
   readonly exchanges: Exchanges
   readonly upstreamConnections: () => number
+  /** How many heads of answers came from the upstream, and how many agent sides have closed: what no peer can see. */
+  readonly answerHeads: () => number
+  readonly agentSidesClosed: () => number
 }
 
 export interface RelayOptions {
@@ -94,6 +97,8 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
     ca: undefined,
   })
   const outcomes: ForwardOutcome[] = []
+  let answerHeads = 0
+  let agentSidesClosed = 0
   const listener = createListener({
     limits,
     clock: systemClock,
@@ -109,8 +114,11 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
         operation: http('GET'),
         upstreamName: 'api',
       })
+      const agentSide = arrival.upgrade?.socket ?? arrival.res
+      agentSide.once('close', () => void agentSidesClosed++)
       await options.before?.()
-      outcomes.push(await relay(arrival, { options, client, exchange }))
+      const answered = (): void => void answerHeads++
+      outcomes.push(await relay(arrival, { options, client, exchange, answered }))
     },
   })
   const { port } = new URL(await listener.listen('127.0.0.1:0'))
@@ -125,6 +133,8 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
     },
     upstreamPeer: upstream.next,
     upstreamConnections: upstream.count,
+    answerHeads: () => answerHeads,
+    agentSidesClosed: () => agentSidesClosed,
     outcomes,
     async ended(count) {
       await until(() => outcomes.length >= count)
@@ -153,10 +163,11 @@ function relay(
     readonly options: RelayOptions
     readonly client: ReturnType<typeof createUpstreamClient>
     readonly exchange: ReturnType<Exchanges['track']>
+    readonly answered: () => void
   },
 ): Promise<ForwardOutcome> {
   const { req, res, upgrade: upgraded } = arrival
-  const { options, client, exchange } = context
+  const { options, client, exchange, answered } = context
   const headers = outboundHeaders(req.rawHeaders, {
     host: 'upstream.example',
     slots: [],
@@ -170,8 +181,10 @@ function relay(
     target: req.url ?? '',
     headers,
     exchange,
-    responseHeaders: (raw: readonly string[]) =>
-      inboundResponseHeaders(raw, { allowSetCookie: false }),
+    responseHeaders: (raw: readonly string[]) => {
+      answered()
+      return inboundResponseHeaders(raw, { allowSetCookie: false })
+    },
     refusePending: (
       ...[cut, denial]: Parameters<Parameters<typeof upgrade>[0]['refusePending']>
     ) => {

@@ -99,7 +99,7 @@ describe('upgrade()', () => {
     upstream.socket.write(
       'HTTP/1.1 404 Gone Away\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\nAlt-Svc: h3\r\n\r\n2\r\nno\r\n',
     )
-    await settle()
+    await until(() => relay.answerHeads() === 1)
     expect(agent.text()).toBe('')
     upstream.socket.write('0\r\n\r\n')
     expect(await agent.ended).toBe('fin')
@@ -154,7 +154,7 @@ describe('upgrade()', () => {
     const agent = relay.agent(handshake)
     await until(() => relay.exchanges.count === 1)
     agent.socket.resetAndDestroy()
-    await settle()
+    await until(() => relay.agentSidesClosed() === 1)
     judged.resolve()
     expect(await relay.ended(1)).toEqual([{ status: null, end: 'client-gone' }])
     expect(relay.upstreamConnections()).toBe(0)
