@@ -1,4 +1,5 @@
 import { redisArgs, startRedis, type RedisProcess } from './redis.ts'
+import { redisTls } from './tls.ts'
 import { untilTrue } from './until-true.ts'
 
 /** A master, its replicas and three Sentinels that replace it two seconds after it fell silent. */
@@ -19,24 +20,31 @@ export interface SentinelSetOptions {
   readonly replicas?: number
   /** `min-replicas-to-write` of every server. Default 1, as docs/revocation.md has it. */
   readonly minReplicas?: number
+  /** Everything over TLS, also between them. Default false. */
+  readonly tls?: boolean
 }
 
 const sentinelDownAfterMs = 1_500
 const name = 'chaperone-master'
 
 export async function startSentinelSet(options: SentinelSetOptions = {}): Promise<SentinelSet> {
-  const { replicas = 2, minReplicas = 1 } = options
+  const { replicas = 2, minReplicas = 1, tls = false } = options
+  const access = tls ? redisTls.options : {}
+  const over = tls
+    ? [...redisTls.args, ...redisArgs({ 'tls-replication': 'yes', 'tls-auth-clients': 'no' })]
+    : []
   await using stack = new AsyncDisposableStack()
-  const common = redisArgs({
+  const settings = redisArgs({
     'min-replicas-to-write': String(minReplicas),
     'min-replicas-max-lag': '2',
     'repl-diskless-sync-delay': '0',
     'repl-ping-replica-period': '1',
   })
-  const first = stack.use(await startRedis(common))
+  const common = [...settings, ...over]
+  const first = stack.use(await startRedis(common, access))
   const following = ['--replicaof', `127.0.0.1 ${first.port}`]
   const others = await Promise.all(
-    Array.from({ length: replicas }, () => startRedis([...common, ...following])),
+    Array.from({ length: replicas }, () => startRedis([...common, ...following], access)),
   )
   const servers = [first, ...others.map((server) => stack.use(server))]
   await untilTrue(async () => {
@@ -50,7 +58,9 @@ export async function startSentinelSet(options: SentinelSetOptions = {}): Promis
     `sentinel parallel-syncs ${name} 2`,
   ].join('\n')
   const sentinels = await Promise.all(
-    Array.from({ length: 3 }, () => startRedis(['--sentinel'], { configuration })),
+    Array.from({ length: 3 }, () =>
+      startRedis(['--sentinel', ...over], { ...access, configuration }),
+    ),
   )
   for (const sentinel of sentinels) stack.use(sentinel)
   const isKnown = async (sentinel: RedisProcess): Promise<boolean> => {
@@ -76,7 +86,7 @@ export async function startSentinelSet(options: SentinelSetOptions = {}): Promis
   }
   const owned = stack.move()
   return {
-    url: `redis-sentinel://${sentinels.map(({ port }) => `127.0.0.1:${port}`).join(',')}/${name}`,
+    url: `${tls ? 'rediss' : 'redis'}-sentinel://${sentinels.map(({ port }) => `127.0.0.1:${port}`).join(',')}/${name}`,
     servers,
     master,
     failover: () => asked.cli('SENTINEL', 'FAILOVER', name),

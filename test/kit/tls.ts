@@ -3,6 +3,7 @@ import { createServer, type Server } from 'node:https'
 import type { RequestListener } from 'node:http'
 import { createSecureServer, type ServerHttp2Session, type ServerHttp2Stream } from 'node:http2'
 import { fileURLToPath } from 'node:url'
+import { redisArgs } from './redis.ts'
 
 /** A certificate of `localhost` and 127.0.0.1 that signs itself, and is good for nothing else. */
 export const localhostCertFile = fileURLToPath(new URL('tls/localhost.cert.pem', import.meta.url))
@@ -12,6 +13,22 @@ export const localhostKeyFile = fileURLToPath(new URL('tls/localhost.key.pem', i
 /** Of the same names, by nobody that anybody here trusts. */
 export const strangerCertFile = fileURLToPath(new URL('tls/stranger.cert.pem', import.meta.url))
 export const strangerKeyFile = fileURLToPath(new URL('tls/stranger.key.pem', import.meta.url))
+
+/** What a Redis server of that certificate needs, and `redis-cli` to get in. */
+export const redisTls = {
+  args: redisArgs({
+    'tls-cert-file': localhostCertFile,
+    'tls-key-file': localhostKeyFile,
+    'tls-ca-cert-file': localhostCertFile,
+  }),
+  options: {
+    tls: true,
+    cliArgs: [
+      '--tls',
+      ...redisArgs({ cacert: localhostCertFile, cert: localhostCertFile, key: localhostKeyFile }),
+    ],
+  },
+} as const
 
 /** An HTTPS server of that certificate on a free port. */
 export interface TlsServer extends AsyncDisposable {

@@ -1,34 +1,33 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { RedisConfig } from '../../config/schema.ts'
 import { createRedisCommitter } from '../../revocation/redis-committer.ts'
-import { redisArgs, startRedis, type RedisProcess } from '../kit/redis.ts'
+import { startRedis, type RedisProcess } from '../kit/redis.ts'
+import { startSentinelSet } from '../kit/redis-sentinel.ts'
 import {
   localhostCertFile,
   localhostKeyFile,
+  redisTls,
   strangerCertFile,
   strangerKeyFile,
 } from '../kit/tls.ts'
 import { untilTrue } from '../kit/until-true.ts'
 import { temporaryFile } from '../kit/world.ts'
-import { Acknowledged, draftOf, scopeOf, startWatchedFeed } from '../kit/watched-feed.ts'
+import {
+  Acknowledged,
+  draftOf,
+  findDisagreements,
+  scopeOf,
+  startWatchedFeed,
+} from '../kit/watched-feed.ts'
 
-const files = redisArgs({
-  'tls-cert-file': localhostCertFile,
-  'tls-key-file': localhostKeyFile,
-  'tls-ca-cert-file': localhostCertFile,
-})
+const { args: files, options: tls } = redisTls
 const client = { certFile: localhostCertFile, keyFile: localhostKeyFile }
-const cliArgs = [
-  '--tls',
-  ...redisArgs({ cacert: localhostCertFile, cert: localhostCertFile, key: localhostKeyFile }),
-]
 
 type Access = Partial<Omit<RedisConfig, 'url' | 'prefix'>>
 
 let open: RedisProcess
 let mutual: RedisProcess
 beforeAll(async () => {
-  const tls = { tls: true, cliArgs }
   const settings = [...files, '--bind', '127.0.0.1 127.0.0.2']
   open = await startRedis([...settings, '--tls-auth-clients', 'no'], tls)
   mutual = await startRedis([...settings, '--tls-auth-clients', 'yes'], tls)
@@ -106,9 +105,26 @@ describe('openRedis() over TLS', () => {
     )
   })
 
+  test('follows the master that Sentinels put in place of one that was killed', async () => {
+    await using set = await startSentinelSet({ tls: true })
+    expect(set.url).toMatch(/^rediss-sentinel:/)
+    const at = scope(set.url, { caFile: localhostCertFile })
+    const acknowledged = new Acknowledged()
+    await using watched = startWatchedFeed(at, acknowledged)
+    await watched.feed.ready
+    await acknowledged.revoke(at, 'task:before')
+    await watched.has('task:before')
+    const old = await set.master()
+    await old.kill()
+    await acknowledged.revoke(at, 'task:after')
+    await set.untilMasterIsNot(old.port)
+    await watched.has('task:after')
+    await watched.fresh()
+    expect(await findDisagreements(watched, { at, acknowledged })).toEqual([])
+  }, 120_000)
+
   test('asks a Sentinel with its own password, and its master with the own one', async () => {
     const settings = [...files, '--tls-auth-clients', 'no', '--requirepass']
-    const tls = { tls: true, cliArgs }
     await using master = await startRedis([...settings, 'of-the-master'], tls)
     const configuration = `sentinel monitor main 127.0.0.1 ${master.port} 1`
     await using sentinel = await startRedis(['--sentinel', ...settings, 'of-the-sentinel'], {
