@@ -29,7 +29,7 @@ function call(txn: string): Promise<Response> {
   return fetch(`${world.sidecar.agentUrl}/api/things`, { headers: world.headers(txn) })
 }
 
-const poll = { timeout: 10_000, interval: 25 }
+const poll = { timeout: 30_000, interval: 25 }
 
 describe('chaperone revoke', () => {
   test('records the subject with its reason, and a sidecar enforces it', async () => {

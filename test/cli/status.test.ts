@@ -8,7 +8,7 @@ import { runCli, startWorld, type CliResult, type World } from '../kit/world.ts'
 
 const mainPath = fileURLToPath(new URL('../../dist/cli/main.js', import.meta.url))
 const sidecarsKey = `{chaperone}:${names.trustDomain}:sidecars`
-const poll = { timeout: 10_000, interval: 50 }
+const poll = { timeout: 30_000, interval: 50 }
 
 let world: World
 beforeAll(async () => {
@@ -107,7 +107,7 @@ describe('chaperone top', () => {
     expect(stdout).not.toContain('\u001b')
     await byAddress('revoke', 'task:T-top', '-r', 'drill')
     await flow.ended
-  }, 60_000)
+  })
 
   test('what others wrote cannot forge a line or move the cursor', async () => {
     const live = '{"x\\u001b[2J\\nforged":3}'
@@ -158,7 +158,7 @@ describe('chaperone revoke --dry-run', () => {
     expect(stdout).not.toMatch(/T-2|T-3|upstream/)
     await byAddress('revoke', 'task:T-2', '-r', 'drill')
     expect(await flow.ended).toEqual({ how: 'reset' })
-  }, 60_000)
+  })
 })
 
 describe('chaperone tail', () => {

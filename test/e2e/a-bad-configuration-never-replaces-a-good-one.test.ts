@@ -33,7 +33,7 @@ const forbidLlm = `@id("test/no-llm")
 forbid (principal is Chaperone::Agent, action, resource is Chaperone::Upstream)
 when { resource == Chaperone::Upstream::"llm" };
 `
-const poll = { timeout: 15_000, interval: 50 }
+const poll = { timeout: 30_000, interval: 50 }
 
 function get(path: string): Promise<Response> {
   return fetch(`${sidecar.agentUrl}${path}`, { headers: world.headers('T-1') })

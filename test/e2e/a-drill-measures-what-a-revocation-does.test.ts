@@ -23,7 +23,7 @@ beforeAll(async () => {
   second = await world.another()
   keyFile = await temporaryFile('approver.json', JSON.stringify(world.approver.privateJwk))
   svidFile = await temporaryFile('svid', world.svid)
-}, 60_000)
+})
 afterAll(async () => {
   await second[Symbol.asyncDispose]()
   await world[Symbol.asyncDispose]()
@@ -69,7 +69,7 @@ describe('chaperone drill', () => {
     const signed = await jwtVerify(sig, key, { typ: 'drill-report+jwt' })
     expect(signed.payload['report']).toEqual(report)
     await expectEvidence(report.revocation)
-  }, 60_000)
+  })
 
   test('ends with 5 and says by how much when it is over the budget', async () => {
     const { code, stdout } = await drill('--budget-refusal', '0ms', '--budget-cut', '0ms')
@@ -77,7 +77,7 @@ describe('chaperone drill', () => {
     expect(stdout).toMatch(/poll through \S+: refused after \S+ ms, budget 0 ms/)
     expect(stdout).toContain('over-budget')
     expect(code).toBe(5)
-  }, 60_000)
+  })
 
   test('ends with 2 and revokes nothing when a flow does not come to life', async () => {
     const before = await world.cli('revocations', '--json')
@@ -85,7 +85,7 @@ describe('chaperone drill', () => {
     expect(stderr).toMatch(/through \S+ did not come to life: refused 403 task-grant-invalid/)
     expect(code).toBe(2)
     expect((await world.cli('revocations', '--json')).stdout).toBe(before.stdout)
-  }, 60_000)
+  })
 })
 
 interface Told {

@@ -32,7 +32,7 @@ beforeAll(async () => {
   metricsFile = await temporaryFile('drill.prom', 'stale 1\n')
   const files = ['--key', key, '--svid', svid, '--metrics-file', metricsFile]
   common = ['drill', '--target', `${world.sidecar.agentUrl}/canary`, ...files]
-}, 60_000)
+})
 afterAll(() => world[Symbol.asyncDispose]())
 
 async function freePort(): Promise<number> {
@@ -79,7 +79,7 @@ test('a drill serves its own upstream and tells Prometheus what docs/deploy.md l
   }
   // Nothing is left beside it that a collector or the next drill could stumble over.
   expect(await readdir(dirname(metricsFile))).toEqual(['drill.prom'])
-}, 60_000)
+})
 
 test('a drill that could not be carried out is told too, without the figures of the one before', async () => {
   // Nobody serves the upstream.
@@ -92,7 +92,7 @@ test('a drill that could not be carried out is told too, without the figures of 
     'chaperone_drill_success',
   ])
   expect(found.get('chaperone_drill_success')).toBe('0')
-}, 60_000)
+})
 
 test('a drill over its budget is no success', async () => {
   const budgets = ['--budget-refusal', '0ms', '--budget-cut', '0ms']
@@ -101,7 +101,7 @@ test('a drill over its budget is no success', async () => {
   const found = await samples()
   expect(found.get('chaperone_drill_success')).toBe('0')
   expect(found.get('chaperone_drill_budget_seconds{limit="refusal"}')).toBe('0')
-}, 60_000)
+})
 
 test('a drill whose own upstream cannot listen is told too', async () => {
   const taken = createServer().listen(0, '127.0.0.1')
@@ -112,4 +112,4 @@ test('a drill whose own upstream cannot listen is told too', async () => {
   taken.close()
   expect({ code, stderr }).toEqual({ code: 2, stderr: expect.stringContaining('EADDRINUSE') })
   expect((await samples()).get('chaperone_drill_success')).toBe('0')
-}, 60_000)
+})

@@ -23,7 +23,7 @@ beforeAll(async () => {
     },
   })
   agent = openAgent(Number(new URL(world.sidecar.agentUrl).port))
-}, 60_000)
+})
 afterAll(async () => {
   await agent[Symbol.asyncDispose]()
   await world[Symbol.asyncDispose]()

@@ -15,7 +15,7 @@ describe('a held-back body is asked for after the decision', () => {
         { type: 'http_api', locations: [world.upstream.url], actions: ['GET'], paths: ['/**'] },
       ],
     })
-  }, 60_000)
+  })
   afterAll(() => world[Symbol.asyncDispose]())
 
   test.each(['/api/things', '/mcp'])('an allowed agent is asked once: %s', async (path) => {

@@ -18,7 +18,7 @@ beforeAll(async () => {
 })
 afterAll(() => world[Symbol.asyncDispose]())
 
-const poll = { timeout: 10_000, interval: 25 }
+const poll = { timeout: 30_000, interval: 25 }
 const channel = '{chaperone}:example.org:revocations'
 
 function record(op: 'pause' | 'revoke', txn: string, rid: string): Promise<CliResult> {

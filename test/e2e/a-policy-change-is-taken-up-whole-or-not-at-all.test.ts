@@ -24,7 +24,7 @@ beforeAll(async () => {
   )
   await configure((text) => `${text}policy: { directory: policies, tests: policies }\n`)
   await world.approve('T-1')
-}, 60_000)
+})
 afterAll(() => world?.[Symbol.asyncDispose]())
 
 test('a change in the directory is in force without a signal', async () => {
@@ -35,7 +35,7 @@ test('a change in the directory is in force without a signal', async () => {
     const denied = (await decisions()).findLast(({ decision }) => decision.effect === 'deny')
     expect(denied?.decision).toMatchObject({ policy_ids: ['no-writes'], severity: 'high' })
   }, wait)
-}, 60_000)
+})
 
 test('a set of which a case does not hold, and an empty directory, leave the old one in force', async () => {
   await writeFile(join(policies, 'c.cedar'), '@id("none") forbid (principal, action, resource);')
@@ -51,7 +51,7 @@ test('a set of which a case does not hold, and an empty directory, leave the old
   expect((await get()).status).toBe(200)
   expect((await post()).status).toBe(403)
   expect(await metrics()).toMatch(/chaperone_config_reloads_total\{result="rejected"\} [1-9]/)
-}, 60_000)
+})
 
 test('shadow policies are recorded and counted, and change nothing', async () => {
   await writeFile(join(policies, 'a.cedar'), all)
@@ -64,7 +64,7 @@ test('shadow policies are recorded and counted, and change nothing', async () =>
     const shadows = (await decisions()).map(({ decision }) => decision.shadow)
     expect(shadows).toContainEqual({ effect: 'deny', policy_ids: ['no-writes'] })
   }, wait)
-}, 60_000)
+})
 
 test('arguments of a tool are judged by the types that its file declares', async () => {
   const amount = '{ "type": "object", "properties": { "amount": { "type": "integer" } } }'
@@ -84,7 +84,7 @@ test('arguments of a tool are judged by the types that its file declares', async
   expect((await decisions()).at(-1)?.decision.detail).toBe(
     'cannot be put to policy: an argument has another type than the tool declares',
   )
-}, 60_000)
+})
 
 test('an observed route lets through what policies refuse, says so, and cuts nothing of a revocation', async () => {
   await writeFile(join(policies, 'b.cedar'), noWrites)
@@ -105,7 +105,7 @@ test('an observed route lets through what policies refuse, says so, and cuts not
   }, wait)
   expect((await world.cli('revoke', 'task', 'T-1', '-r', 'test')).code).toBe(0)
   expect((await post()).status).toBe(403)
-}, 60_000)
+})
 
 const get = (): Promise<Response> =>
   fetch(`${world.sidecar.agentUrl}/api/echo`, { headers: world.headers('T-1') })

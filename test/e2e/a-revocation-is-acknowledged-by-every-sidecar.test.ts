@@ -33,7 +33,7 @@ async function registered(): Promise<readonly string[]> {
   return status.sidecars.map(({ instance }) => instance)
 }
 
-const poll = { timeout: 10_000, interval: 50 }
+const poll = { timeout: 30_000, interval: 50 }
 
 describe('a revocation is acknowledged by every sidecar', () => {
   test('revoke says how many enforce it and what was cut, and every next call is refused', async () => {

@@ -13,7 +13,7 @@ describe('bodies stream both ways', () => {
   beforeAll(async () => {
     world = await startWorld()
     await world.approve('T-1')
-  }, 60_000)
+  })
   afterAll(() => world[Symbol.asyncDispose]())
 
   test('a download of 10 MiB arrives whole', async () => {
@@ -22,7 +22,7 @@ describe('bodies stream both ways', () => {
     const body = await buffer(res)
     expect(body).toHaveLength(10 * mebibyte)
     expect(sha256(body)).toBe(sha256(Buffer.alloc(10 * mebibyte, 'd')))
-  }, 60_000)
+  })
 
   test.each([{ framing: 'content-length' }, { framing: 'chunked' }])(
     'an upload of 20 MiB with $framing arrives whole',
@@ -46,17 +46,17 @@ describe('bodies stream both ways', () => {
     const req = open('/api/upload', { method: 'POST' })
     const answer = answerOf(req)
     req.write(Buffer.alloc(1_000))
-    const { received } = await world.upstream.seen(({ type }) => type === 'uploading', 15_000)
+    const { received } = await world.upstream.seen(({ type }) => type === 'uploading')
     expect(received).toBeGreaterThan(0)
     req.end(Buffer.alloc(20 * mebibyte))
     expect(JSON.parse(await text(await answer))).toEqual({ received: 20 * mebibyte + 1_000 })
-  }, 60_000)
+  })
 
   test('an upload that its client breaks off ends at the upstream as broken', async () => {
     const req = open('/api/upload?broken', { method: 'POST' })
     const answer = answerOf(req).catch((error: unknown) => error)
     req.write(Buffer.alloc(1_000))
-    await world.upstream.seen(({ url }) => url === '/upload?broken', 15_000)
+    await world.upstream.seen(({ url }) => url === '/upload?broken')
     req.destroy()
     await answer
     expect(await closed('/upload?broken')).toMatchObject({ complete: false })
@@ -74,7 +74,7 @@ describe('bodies stream both ways', () => {
   test('a client that leaves before the head ends the request at the upstream', async () => {
     const req = open('/api/silent')
     const answer = answerOf(req).catch((error: unknown) => error)
-    await world.upstream.seen(({ url }) => url === '/silent', 15_000)
+    await world.upstream.seen(({ url }) => url === '/silent')
     req.destroy()
     await answer
     expect(await closed('/silent')).toMatchObject({ complete: false })
@@ -167,7 +167,7 @@ describe('bodies stream both ways', () => {
 
   function closed(url: string): Promise<unknown> {
     const { upstream } = world
-    return upstream.seen((event) => event.type === 'closed' && event.url === url, 15_000)
+    return upstream.seen((event) => event.type === 'closed' && event.url === url)
   }
 
   /** The outcome record comes after the end of the answer. */
@@ -181,7 +181,7 @@ describe('bodies stream both ways', () => {
         ({ type, decision_id: id }) => type === 'outcome' && id === decision?.['decision_id'],
       )
     }
-    await expect.poll(find, { timeout: 15_000 }).toMatchObject(expected)
+    await expect.poll(find).toMatchObject(expected)
   }
 })
 

@@ -9,7 +9,7 @@ describe('every task carrier works, and all must agree', () => {
     world = await startWorld()
     await world.approve('T-1')
     await world.approve('T-2')
-  }, 60_000)
+  })
   afterAll(() => world[Symbol.asyncDispose]())
 
   const bearer = (): Fields => ({ authorization: `Bearer ${world.svid}` })
@@ -30,7 +30,7 @@ describe('every task carrier works, and all must agree', () => {
   test('the path names a stored grant, and the upstream does not see that part', async () => {
     const answer = await get(world, '/t/T-1/api/path', bearer())
     expect(answer).toMatchObject({ status: 200, code: undefined })
-    await world.upstream.seen(({ type, url }) => type === 'request' && url === '/path', 15_000)
+    await world.upstream.seen(({ type, url }) => type === 'request' && url === '/path')
     expect(await lastTask(world)).toMatchObject({ txn: 'T-1', carrier: 'path' })
   })
 
@@ -107,7 +107,7 @@ describe('every task carrier works, and all must agree', () => {
   test('nothing of what was refused above came to the upstream', async () => {
     await get(world, '/api/last', { ...bearer(), 'task-id': 'T-1' })
     // The upstream reports in order: all before it is known now.
-    await world.upstream.seen(({ url }) => url === '/last', 15_000)
+    await world.upstream.seen(({ url }) => url === '/last')
     expect(world.upstream.events.filter(({ url }) => url?.includes('refused'))).toEqual([])
   })
 
@@ -155,7 +155,7 @@ describe('a sidecar that is bound to one grant by a file', () => {
     expect(await lastDecision(world)).toMatchObject({
       decision: { effect: 'deny', code: 'task-conflict' },
     })
-  }, 60_000)
+  })
 
   test('refuses when the grant of the file is of another agent', async () => {
     await using first = await startWorld()
@@ -173,7 +173,7 @@ describe('a sidecar that is bound to one grant by a file', () => {
       authorization: `Bearer ${first.svid}`,
     })
     expect(answer).toMatchObject({ status: 403, code: 'task-grant-invalid' })
-  }, 60_000)
+  })
 })
 
 type Fields = Readonly<Record<string, string | readonly string[]>>

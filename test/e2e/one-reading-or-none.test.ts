@@ -19,7 +19,7 @@ describe('a request has one reading or none', () => {
         { type: 'http_api', locations: [world.upstream.url], actions: ['GET'], paths: ['/ok/**'] },
       ],
     })
-  }, 60_000)
+  })
   afterAll(() => world[Symbol.asyncDispose]())
 
   test('whatever the target: the bytes that were judged, forwarded and recorded are the same', async () => {
@@ -250,7 +250,7 @@ function arrivedFields(body: unknown): readonly Field[] {
 /** Everything that the upstream saw, in order, once a last request of ours has come there. */
 async function seenUntilLast(world: World): Promise<readonly unknown[]> {
   await exchange(world, { target: '/api/ok/last', fields: ownFields(world) })
-  await world.upstream.seen(({ type, url }) => type === 'request' && url === '/ok/last', 15_000)
+  await world.upstream.seen(({ type, url }) => type === 'request' && url === '/ok/last')
   return world.upstream.events
     .filter(({ type, url }) => type === 'request' && url !== '/ok/last')
     .map(({ url }) => url)

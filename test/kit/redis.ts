@@ -61,7 +61,7 @@ async function startOnce(
   const port = await freePort()
   const cli = async (...command: readonly string[]): Promise<string> => {
     const { stdout } = await run('redis-cli', ['-p', String(port), ...cliArgs, ...command], {
-      timeout: 5_000,
+      timeout: 20_000,
     })
     return stdout.trim()
   }
@@ -141,4 +141,4 @@ async function answering(cli: RedisProcess['cli'], server: ChildProcess): Promis
   throw new Error(`redis-server did not answer within ${answerWithinMs} ms`)
 }
 
-const answerWithinMs = 10_000
+const answerWithinMs = 30_000

@@ -269,7 +269,7 @@ export function watch(socket: Socket): Peer {
 }
 
 const maxText = 1_000_000
-const deadlineMs = 10_000
+const deadlineMs = 30_000
 
 /** Polls to a deadline: the only wait in these tests. */
 export async function until(

@@ -19,7 +19,7 @@ export interface SidecarProcess extends AsyncDisposable {
   /** What it wrote to stdout and stderr so far. */
   output(): string
   audit(): Promise<readonly AuditLine[]>
-  /** The last audit record that fits; waits for one to come. Rejects after `withinMs` (default 5000). */
+  /** The last audit record that fits; waits for one to come. Rejects after `withinMs` (default 30 s). */
   recorded(fits: (record: AuditLine) => boolean, withinMs?: number): Promise<AuditLine>
   readonly exited: Promise<number | null>
   kill(signal: NodeJS.Signals): void
@@ -82,7 +82,7 @@ export async function startSidecarProcess(options: {
         .filter(Boolean)
         .map((line) => JSON.parse(line))
     },
-    async recorded(fits, withinMs = 5_000) {
+    async recorded(fits, withinMs = 30_000) {
       const deadline = performance.now() + withinMs
       for (;;) {
         const found = (await sidecar.audit()).findLast((record) => fits(record))
@@ -94,7 +94,7 @@ export async function startSidecarProcess(options: {
         await new Promise((resolve) => setTimeout(resolve, 20))
       }
     },
-    async readyIs(wanted, withinMs = 10_000) {
+    async readyIs(wanted, withinMs = 30_000) {
       const deadline = performance.now() + withinMs
       while ((await status(`${adminUrl}/readyz`)) !== (wanted ? 200 : 503)) {
         if (performance.now() > deadline)

@@ -42,7 +42,7 @@ export async function startUpstream(args: readonly string[] = []): Promise<Upstr
     url,
     events,
     forget: () => void events.splice(0),
-    seen: (fits, withinMs = 5_000) =>
+    seen: (fits, withinMs = 30_000) =>
       new Promise((resolve, reject) => {
         const look = (): void => {
           const found = events.find(fits)

@@ -142,7 +142,7 @@ export function runCli(args: readonly string[]): Promise<CliResult> {
     execFile(
       process.execPath,
       [mainPath, ...args],
-      { timeout: 15_000 },
+      { timeout: 60_000 },
       (error, stdout, stderr) => {
         const code = error ? (typeof error.code === 'number' ? error.code : -1) : 0
         resolve({ code, stdout, stderr })

@@ -238,7 +238,7 @@ describe('createListener()', () => {
     // A paused socket sees its reset only when it reads on.
     await new Promise((resolve) => setTimeout(resolve, 3_500))
     lazy.resume()
-    await expect.poll(() => ends, { timeout: 5_000 }).toContain('Error: read ECONNRESET')
+    await expect.poll(() => ends).toContain('Error: read ECONNRESET')
     expect(reader.destroyed).toBe(false)
     reader.destroy()
   })

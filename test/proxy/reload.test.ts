@@ -17,7 +17,7 @@ import { watchConfig, type ReloadResult, type WatchConfigOptions } from '../../p
 
 const example = readFileSync(new URL('../../examples/chaperone.yaml', import.meta.url), 'utf8')
 const changed = example.replace('drain: 20s', 'drain: 30s')
-const wait = { timeout: 5_000, interval: 20 }
+const wait = { timeout: 30_000, interval: 20 }
 
 let directory = ''
 let path = ''

@@ -9,7 +9,7 @@ import { createEmbeddedRevocation } from '../../revocation/embedded.ts'
 import type { RevocationFeed } from '../../revocation/feed.ts'
 import { manualClock } from '../kit/manual-clock.ts'
 
-const poll = { timeout: 10_000, interval: 20 }
+const poll = { timeout: 30_000, interval: 20 }
 let directory: string
 let path: string
 beforeEach(async () => {

@@ -5,7 +5,7 @@ import { createRedisFeed, type FeedLog } from '../../revocation/redis-feed.ts'
 import { startRedis } from '../kit/redis.ts'
 
 const clock: Clock = { now: () => Date.now(), monotonic: () => performance.now() }
-const within = { timeout: 10_000, interval: 20 }
+const within = { timeout: 30_000, interval: 20 }
 
 describe('createRedisFeed()', () => {
   test('tells that a record is missing when the store lost it before a sync had shown it', async () => {

@@ -11,7 +11,7 @@ import { startRedis, type RedisProcess } from '../kit/redis.ts'
 import { names, signingKey, type SigningKey } from '../kit/tokens.ts'
 
 const clock: Clock = { now: () => Date.now(), monotonic: () => performance.now() }
-const within = { timeout: 10_000, interval: 20 }
+const within = { timeout: 30_000, interval: 20 }
 let server: RedisProcess
 let key: SigningKey
 let directory: string

@@ -95,6 +95,6 @@ async function stop({ sidecar }: World): Promise<void> {
   await vi.waitFor(
     async () =>
       expect(await readFile(`/proc/${sidecar.pid}/status`, 'utf8')).toMatch(/^State:\tT/m),
-    { timeout: 10_000, interval: 5 },
+    { timeout: 30_000, interval: 5 },
   )
 }
