@@ -1,8 +1,11 @@
 import { cpus, totalmem } from 'node:os'
 import { peerNames } from '../test/kit/peer-proxy.ts'
-import { median } from './load.ts'
+import { goalTable } from './goals.ts'
+import { spread, table } from './markdown.ts'
+import type { SidecarMemory } from './memory.ts'
 import type { RevocationResult } from './revocation.ts'
-import type { Slice, Slices } from './throughput.ts'
+import type { StreamSlices } from './streams.ts'
+import { within, type Slice, type Slices } from './throughput.ts'
 
 export interface Memory {
   readonly idleMb: number
@@ -12,8 +15,12 @@ export interface Memory {
 export interface Results {
   readonly many: Slices
   readonly one: Slices
+  readonly streams: StreamSlices
+  /** The first has nothing that an earlier one compiled. */
   readonly readyMs: readonly number[]
+  /** By candidate. */
   readonly memory: ReadonlyMap<string, Memory>
+  readonly fresh: SidecarMemory
   /** Undefined without a redis-server. */
   readonly revocation: RevocationResult | undefined
 }
@@ -30,10 +37,14 @@ export function report(results: Results): string {
     latencyTable(results.one),
     '### Added latency within a round, one connection',
     addedTable(results.one),
+    '### Event streams, twenty events a second each',
+    streamTable(results.streams),
     '### Start and memory of the sidecar and the others',
     processTable(results),
     '### From the call that revokes, with Redis',
     results.revocation ? revocationTable(results.revocation) : 'Not measured: no redis-server.',
+    '### Goals',
+    goalTable(results),
   ].join('\n\n')
 }
 
@@ -100,12 +111,38 @@ function addedTable(slices: Slices): string {
   return table(['', 'p50 us', 'p99 us'], rows)
 }
 
-function processTable({ memory, readyMs }: Results): string {
+function streamTable(slices: StreamSlices): string {
+  const rows = [...slices].map(([name, list]) => [
+    name,
+    spread(list.map(({ cpuUs }) => cpuUs)),
+    spread(list.map(({ p50Us }) => p50Us)),
+    spread(list.map(({ p99Us }) => p99Us)),
+  ])
+  return table(['', 'CPU us/event', 'p50 us', 'p99 us'], rows)
+}
+
+function processTable({ memory, readyMs, fresh }: Results): string {
+  const { idleMb, connections, connectedMb, loaded } = fresh
+  const [firstMs = Number.NaN, ...laterMs] = readyMs
   const rows = [...memory].map(([name, { idleMb, loadedMb }]) => [
     `RSS of ${name}, idle -> after the load`,
     `${idleMb.toFixed(0)} -> ${loadedMb.toFixed(0)} MiB`,
   ])
-  return table(['', ''], [['full: start to ready', `${spread(readyMs)} ms`], ...rows])
+  return table(
+    ['', ''],
+    [
+      ['full: first start to ready, nothing compiled', `${firstMs.toFixed(0)} ms`],
+      ['full: later starts to ready', `${spread(laterMs)} ms`],
+      ...rows,
+      [
+        `RSS of a new full, idle -> ${connections} idle connections`,
+        `${idleMb.toFixed(0)} -> ${connectedMb.toFixed(0)} MiB`,
+      ],
+      ...(loaded
+        ? [[`RSS of a new full after ${loaded.seconds} s of load`, `${loaded.mb.toFixed(0)} MiB`]]
+        : []),
+    ],
+  )
 }
 
 function revocationTable({ refusals, busy, cuts }: RevocationResult): string {
@@ -127,35 +164,6 @@ function revocationTable({ refusals, busy, cuts }: RevocationResult): string {
   )
 }
 
-function within(
-  slices: Slices,
-  pair: {
-    readonly over: string
-    readonly under: string
-    readonly by: (over: Slice, under: Slice) => number
-  },
-): readonly number[] {
-  const unders = slices.get(pair.under) ?? []
-  return (slices.get(pair.over) ?? []).flatMap((over, round) => {
-    const under = unders[round]
-    return under ? [pair.by(over, under)] : []
-  })
-}
-
 function range(slices: readonly Slice[], of: (slice: Slice) => number, digits = 0): string {
   return spread(slices.map(of), digits)
-}
-
-/** Median, least and most. */
-function spread(values: readonly number[], digits = 0): string {
-  const text = (value: number): string => value.toFixed(digits)
-  return `${text(median(values))} (${text(Math.min(...values))}..${text(Math.max(...values))})`
-}
-
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
-  return [head, head.map(() => '---'), ...rows].map(rowText).join('\n')
-}
-
-function rowText(cells: readonly string[]): string {
-  return `| ${cells.join(' | ')} |`
 }

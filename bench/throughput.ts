@@ -53,3 +53,19 @@ async function slice({ port, pid }: Candidate, plan: Plan): Promise<Slice> {
     failures: result.failures,
   }
 }
+
+/** One value for each round, of the slices of two candidates that ran next to each other. */
+export function within<TSlice>(
+  slices: ReadonlyMap<string, readonly TSlice[]>,
+  pair: {
+    readonly over: string
+    readonly under: string
+    readonly by: (over: TSlice, under: TSlice) => number
+  },
+): readonly number[] {
+  const unders = slices.get(pair.under) ?? []
+  return (slices.get(pair.over) ?? []).flatMap((over, round) => {
+    const under = unders[round]
+    return under ? [pair.by(over, under)] : []
+  })
+}

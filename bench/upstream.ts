@@ -1,4 +1,4 @@
-/** The upstream of all benchmarks: 1 KB of JSON, and an endless event stream. Tells its port to the parent process. */
+/** The upstream of all benchmarks: 1 KB of JSON, and endless event streams. Tells its port to the parent process. */
 import { createServer, type Server } from 'node:http'
 
 const body = Buffer.from(JSON.stringify({ data: 'x'.repeat(1010) }))
@@ -8,6 +8,13 @@ createServer((req, res) => {
   if (req.url === '/events') {
     res.writeHead(200, { 'content-type': 'text/event-stream' })
     const timer = setInterval(() => res.write('data: {"tick":1}\n\n'), 100)
+    res.on('close', () => clearInterval(timer))
+    return
+  }
+  // Each event says when it was written, on the clock that all processes share. Only the sidecar takes the prefix off.
+  if (req.url?.endsWith('/timed')) {
+    res.writeHead(200, { 'content-type': 'text/event-stream' })
+    const timer = setInterval(() => res.write(`data: ${process.hrtime.bigint()}\n\n`), 50)
     res.on('close', () => clearInterval(timer))
     return
   }
