@@ -151,7 +151,12 @@ function checkUpstreams({ upstreams, mint }: Config): readonly Finding[] {
     path: ['upstreams', index, 'name'],
     message: 'The name is taken by another upstream',
   }))
-  if (mint) return twice
+  const misread = upstreams.flatMap(({ kind, openapi }, index) =>
+    kind === 'rest' || openapi === undefined
+      ? []
+      : [{ path: ['upstreams', index, 'openapi'], message: 'Expected kind: rest with it' }],
+  )
+  if (mint) return [...twice, ...misread]
   const unminted = upstreams.flatMap(({ credential }, index) =>
     'mint' in credential
       ? [
@@ -163,7 +168,7 @@ function checkUpstreams({ upstreams, mint }: Config): readonly Finding[] {
         ]
       : [],
   )
-  return [...twice, ...unminted]
+  return [...twice, ...misread, ...unminted]
 }
 
 function checkRoutes({ routes, upstreams }: Config): readonly Finding[] {

@@ -26,6 +26,7 @@ export function resolveFiles(config: Config, directory: string): Config {
     upstreams: upstreams.map((upstream) => ({
       ...upstream,
       ...(upstream.tools !== undefined && { tools: absolute(upstream.tools) }),
+      ...(upstream.openapi !== undefined && { openapi: absolute(upstream.openapi) }),
       ...(upstream.caFile !== undefined && { caFile: absolute(upstream.caFile) }),
       credential: resolveCredential(upstream.credential, absolute),
     })),

@@ -81,6 +81,11 @@ export const upstream = v.strictObject({
       'File with the JSON of its MCP `tools/list`: policies may then speak of typed arguments, and a call whose arguments are not as declared is refused.',
     ),
   ),
+  openapi: v.optional(
+    describedText(
+      'OpenAPI 3.0 or 3.1 document, JSON or YAML, whose paths are below `url`: policies may then name its operations and speak of typed path parameters.',
+    ),
+  ),
   credential,
   caFile: v.optional(
     describedText(

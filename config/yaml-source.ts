@@ -33,10 +33,15 @@ export type YamlResult =
   | { readonly ok: true; readonly source: YamlSource }
   | { readonly ok: false; readonly problems: readonly YamlProblem[] }
 
+interface YamlOptions {
+  /** Takes keys of any scalar, as in documents that are not ours: `200`. Default false: they are text. */
+  readonly anyKeys?: boolean
+}
+
 /** Reads one plain YAML 1.2 document: no aliases, no tags, no merge keys, no key twice. */
-export function parseYaml(text: string): YamlResult {
+export function parseYaml(text: string, { anyKeys = false }: YamlOptions = {}): YamlResult {
   try {
-    return parse(text)
+    return parse(text, { anyKeys })
   } catch {
     // The parser recurses: brackets nested without end exhaust the stack.
     return {
@@ -46,7 +51,7 @@ export function parseYaml(text: string): YamlResult {
   }
 }
 
-function parse(text: string): YamlResult {
+function parse(text: string, options: Required<YamlOptions>): YamlResult {
   const lines = new LineCounter()
   const document = parseDocument(text, {
     lineCounter: lines,
@@ -70,7 +75,10 @@ function parse(text: string): YamlResult {
         ...position(pos[0]),
         message: messages.get(code) ?? `Expected well-formed YAML (${code})`,
       })),
-    ...findForbidden(document).map(({ offset, message }) => ({ ...position(offset), message })),
+    ...findForbidden(document, options).map(({ offset, message }) => ({
+      ...position(offset),
+      message,
+    })),
   ]
   if (problems.length > 0) return { ok: false, problems }
   const value: unknown = document.toJS({ maxAliasCount: 0 })
@@ -102,13 +110,17 @@ interface Forbidden {
 }
 
 /** Aliases expand without bound, and a tag changes what a value is: neither belongs in a security configuration. */
-function findForbidden(document: Document): readonly Forbidden[] {
+function findForbidden(
+  document: Document,
+  { anyKeys }: Required<YamlOptions>,
+): readonly Forbidden[] {
   const found: Forbidden[] = []
   visit(document, {
     Alias(_, node) {
       found.push({ offset: startOf(node), message: 'Aliases are not allowed' })
     },
     Pair(_, { key }) {
+      if (isScalar(key) && anyKeys) return
       if (isScalar(key) && typeof key.value === 'string' && !(key.value in Object.prototype)) return
       // A schema that looks names up with `in` would take `constructor` for a known one.
       found.push({ offset: isNode(key) ? startOf(key) : 0, message: 'Expected another key' })

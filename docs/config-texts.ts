@@ -28,7 +28,7 @@ These are errors too, although each setting is right alone:
 - A \`staleAfter...\` that is not more than twice \`syncInterval\`: one lost answer would refuse traffic.
 - \`certFile\` without \`keyFile\`, or the reverse; TLS files with a \`redis\` URL instead of \`rediss\`; \`sentinel...\` with a URL of another kind.
 - Two upstreams of one name, two routes of one prefix or host, a route to no upstream, a prefix \`/t\` or one below it.
-- A \`mint\` credential without the section \`mint\`.
+- A \`mint\` credential without the section \`mint\`; \`openapi\` of an upstream that is not \`kind: rest\`.
 - \`audit.onFailure: unsafe-continue\` without \`audit.spool\`, or the reverse; a spool that is the sink.
 - An \`unsafeObserveUntil\` more than 7 days ahead.
 
@@ -42,7 +42,7 @@ began with. SIGHUP also applies an unchanged file again: use it after a change o
 | --- | --- |
 | \`trustDomain\`, \`listen\`, \`operators\`, \`revocation\`, \`audit\`, \`limits\`, \`log\` | after a restart: a reload with another value is refused |
 | every other setting | after a reload |
-| policy files and their cases | within about 2s, when they compile and every case holds |
+| policy files and their cases, \`upstreams[].tools\` and \`upstreams[].openapi\` | within about 2s, when they compile and every case holds |
 | JWKS of approvers and of \`delegation\`, \`upstreams[].caFile\` | after SIGHUP or another reload |
 | injected secrets, mint keys, \`grants.file\` | within 1s of use, without a reload |
 | trust bundle files | within about 1s, without a reload |

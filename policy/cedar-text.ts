@@ -7,3 +7,12 @@ export function quoted(text: string): string {
   )
   return `"${escaped}"`
 }
+
+/** The schema with more text behind this line of it. The line must stand in it once. */
+export function insertBehind(
+  schema: string,
+  { line, text }: { readonly line: string; readonly text: string },
+): string {
+  if (schema.split(line).length !== 2) throw new TypeError(`The schema has no one line "${line}"`)
+  return schema.replace(line, () => `${line}${text}`)
+}

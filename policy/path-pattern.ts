@@ -53,7 +53,7 @@ export function isPathPattern(text: string): boolean {
 const patternForm = /^\/[^%?#;\\\p{Cc}]*$/u
 const forbidden = /[/\\;\p{Cc}]/u
 
-function decodeSegment(segment: string): string | undefined {
+export function decodeSegment(segment: string): string | undefined {
   try {
     const decoded = segment.includes('%') ? decodeURIComponent(segment) : segment
     return forbidden.test(decoded) || isDots(decoded) ? undefined : decoded

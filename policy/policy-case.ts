@@ -58,16 +58,24 @@ export function runCase(policyCase: PolicyCase, engine: PolicyEngine): CaseResul
   return { name: policyCase.name, holds: difference === '', decision, difference }
 }
 
-/** The case with the tools of the configured upstream that it names: where arguments have types, it must have them too. */
+/** The case with the tools and operations of the configured upstream that it names: where one has them, each must. */
 export function atUpstreamOf(
   policyCase: PolicyCase,
   upstreams: ReadonlyMap<string, Upstream>,
 ): PolicyCase {
-  const isTyped = [...upstreams.values()].some(({ tools }) => tools !== undefined)
-  if (!isTyped) return policyCase
   const { upstream } = policyCase
-  const tools = upstreams.get(upstream.name)?.tools ?? new Map()
-  return { ...policyCase, upstream: { ...upstream, tools } }
+  const known = upstreams.get(upstream.name)
+  const all = [...upstreams.values()]
+  return {
+    ...policyCase,
+    upstream: {
+      ...upstream,
+      ...(all.some(({ tools }) => tools) && { tools: known?.tools ?? new Map() }),
+      ...(all.some(({ operations }) => operations) && {
+        operations: known?.operations ?? new Map(),
+      }),
+    },
+  }
 }
 
 function differ({ expect, by }: PolicyCase, decision: Decision): string {

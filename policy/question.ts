@@ -1,11 +1,12 @@
 import type { CedarValueJson, TypeAndId } from '@cedar-policy/cedar-wasm/nodejs'
-import { typedArguments, type TypedArguments } from './tool-types.ts'
+import { findApiOperation } from './api-operations.ts'
+import { typedArguments } from './tool-types.ts'
 import type { ArgumentValue, McpMessage, Operation, Upstream } from './types.ts'
 
 /** What an agent asks, and when. */
 export interface QuestionInput {
   readonly operation: Operation
-  /** Its tools may have typed arguments. */
+  /** Its tools may have typed arguments, and its operations names. */
   readonly upstream: Upstream
   /** Epoch milliseconds. */
   readonly nowMs: number
@@ -18,11 +19,13 @@ export interface Question extends Required<QuestionInput> {
   /** Of a tool call: empty of anything else. In NFC, by names that are never inherited. */
   readonly texts: ReadonlyMap<string, string>
   readonly integers: ReadonlyMap<string, number>
-  /** Of a tool call, where arguments have types. */
+  /** Of a tool call where arguments have types; of plain HTTP where operations have names. */
   readonly typed?: Typed
+  /** Of plain HTTP, where operations have names. */
+  readonly called?: string
 }
 
-type Typed = Extract<TypedArguments, { ok: true }>['typed']
+type Typed = Readonly<Record<string, Readonly<Record<string, ArgumentValue>>>>
 
 export type ReadQuestionResult =
   | { readonly ok: true; readonly question: Question }
@@ -42,6 +45,9 @@ export function readQuestion({
   if (!encoded.ok) return encoded
   const { texts, integers } = encoded
   const question: Question = { operation, upstream, nowMs, listing, texts, integers }
+  if (upstream.operations && operation.kind === 'http') {
+    return { ok: true, question: { ...question, ...findApiOperation(upstream, operation) } }
+  }
   if (!upstream.tools || !isCall(operation)) return { ok: true, question }
   // A list is shown before any arguments are known.
   const asDeclared = listing ? { ...upstream, tools: new Map() } : upstream
@@ -65,6 +71,8 @@ export const contextOfQuestion: Readonly<
   args: ({ operation }) => (isCall(operation) ? reference(argumentsUid) : undefined),
   integers: ({ operation }) => (isCall(operation) ? reference(integersUid) : undefined),
   listing: ({ operation, listing }) => (isCall(operation) ? listing : undefined),
+  operation: ({ called }) =>
+    called === undefined ? undefined : reference(uid('Operation', called)),
   typed: ({ typed }) => typed,
 }
 

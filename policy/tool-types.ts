@@ -1,5 +1,5 @@
 import * as v from 'valibot'
-import { quoted } from './cedar-text.ts'
+import { insertBehind, quoted } from './cedar-text.ts'
 import type { ArgumentValue, Upstream } from './types.ts'
 
 /** What a tool's arguments are, by JSON pointer without its leading slash: those that Cedar has a type for. */
@@ -51,10 +51,8 @@ export function withToolTypes(schema: string, upstreams: Iterable<Upstream>): st
       ([tool, types]) => `      ${quoted(typedName(name, tool))}?: ${recordOf(types)},\n`,
     ),
   )
-  const at = '    listing: Bool,\n'
-  if (schema.split(at).length !== 2)
-    throw new TypeError('The schema has no one place for typed arguments')
-  return schema.replace(at, () => `${at}    typed: {\n${records.join('')}    },\n`)
+  const text = `    typed: {\n${records.join('')}    },\n`
+  return insertBehind(schema, { line: '    listing: Bool,\n', text })
 }
 
 export type TypedArguments =
@@ -99,7 +97,7 @@ const property = v.object({
 })
 
 /** What Cedar's JSON takes for an entity or a function rather than a record's member. */
-const escapes: ReadonlySet<string> = new Set(['__entity', '__extn', '__expr'])
+export const escapes: ReadonlySet<string> = new Set(['__entity', '__extn', '__expr'])
 
 interface Walk {
   readonly prefix: string
@@ -141,14 +139,16 @@ function typeOf(
   return found && { type: found, isNullable: names.includes('null') }
 }
 
-function recordOf(types: ReadonlyMap<string, ArgumentType>): string {
+/** A record type of Cedar. */
+export function recordOf(types: ReadonlyMap<string, ArgumentType>): string {
   const members = [...types].map(
     ([pointer, { type, isRequired }]) => `${quoted(pointer)}${isRequired ? '' : '?'}: ${type}`,
   )
   return `{ ${members.join(', ')} }`
 }
 
-function typedName(upstream: string, name: string): string {
+/** How a tool or an operation is called beside those of other upstreams. */
+export function typedName(upstream: string, name: string): string {
   return `${upstream}/${name}`
 }
 
@@ -164,6 +164,6 @@ function isOf(type: ArgumentType['type'], value: ArgumentValue): boolean {
 }
 
 /** As a request is held to: two spellings of one name would be two names to Cedar. */
-function isPlain(name: string): boolean {
+export function isPlain(name: string): boolean {
   return name !== '' && name.length <= 256 && name.isWellFormed() && name.normalize('NFC') === name
 }

@@ -1,3 +1,4 @@
+import type { ApiOperations } from './api-operations.ts'
 import type { ToolTypes } from './tool-types.ts'
 import type { Severity } from './annotations.ts'
 
@@ -127,6 +128,8 @@ export interface Upstream {
   readonly sensitivity: Sensitivity
   /** Types of its tools' arguments. Present on every upstream when the schema of policies has typed arguments. */
   readonly tools?: ToolTypes
+  /** What its OpenAPI document names. Present on every upstream when the schema of policies has named operations. */
+  readonly operations?: ApiOperations
 }
 export type UpstreamKind = 'rest' | 'mcp'
 

@@ -61,7 +61,10 @@ export function policyPaths({
   policy,
   upstreams,
 }: Pick<Config, 'policy' | 'upstreams'>): readonly string[] {
-  return [...policyDirectories(policy), ...upstreams.flatMap(({ tools }) => tools ?? [])]
+  return [
+    ...policyDirectories(policy),
+    ...upstreams.flatMap(({ tools, openapi }) => [tools ?? [], openapi ?? []].flat()),
+  ]
 }
 
 /** One line for each thing that an operator should know of policies just taken up. */

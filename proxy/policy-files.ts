@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { readTextFile, TextFileError } from '../config/read-text-file.ts'
 import type { Preset } from '../config/preset-schema.ts'
 import type { PolicySource } from '../policy/cedar.ts'
+import { withApiOperations } from '../policy/api-operations.ts'
 import { withToolTypes } from '../policy/tool-types.ts'
 import type { Upstream } from '../policy/types.ts'
 import { compilePresets } from '../policy/preset.ts'
@@ -35,9 +36,10 @@ export function loadPolicyFiles({
   return presets.length === 0 ? files : [...files, compilePresets(presets, { file: 'presets' })]
 }
 
-/** The schema that all policies are checked against, with the types of tools of the upstreams. Throws `PolicyFileError`. */
+/** The schema that all policies are checked against, with what the upstreams' files add to it. Throws `PolicyFileError`. */
 export function cedarSchema(upstreams: ReadonlyMap<string, Upstream> = new Map()): string {
-  return withToolTypes(read(shippedPath('chaperone.cedarschema')), upstreams.values())
+  const schema = withToolTypes(read(shippedPath('chaperone.cedarschema')), upstreams.values())
+  return withApiOperations(schema, upstreams.values())
 }
 
 const maxFileBytes = 1024 * 1024

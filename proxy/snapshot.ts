@@ -13,6 +13,7 @@ import {
 import type { EngineObserver, PolicyEngine } from '../policy/cedar.ts'
 import type { Clock, Upstream } from '../policy/types.ts'
 import { identifyAll, type WatchedFiles } from './file-identity.ts'
+import { readFactsInWorker } from './build-in-worker.ts'
 import { createGrantVerifier, type GrantVerifier } from './grant-verifier.ts'
 import { openGrantFile, type GrantFile } from './grant-file.ts'
 import { loadPolicies, loadPoliciesInBackground, policyPaths, type Policies } from './policies.ts'
@@ -60,7 +61,7 @@ interface SnapshotOptions {
   readonly configSha: string
   readonly clock: Clock
   readonly observer?: EngineObserver
-  /** Compiles policies in a thread of their own, because this one serves. Default false, which is sooner done. */
+  /** Reads documents and compiles policies in a thread of their own, because this one serves. Default false, which is sooner done. */
   readonly inBackground?: boolean
 }
 
@@ -82,7 +83,8 @@ export async function createSnapshot({
   // Looked at before they are read: what changes in between is then seen to be new.
   const paths = policyPaths(config)
   const watched: WatchedFiles = { paths, identity: identifyAll(paths) }
-  const facts = upstreamFacts(config.upstreams)
+  const isLong = inBackground && config.upstreams.some(({ openapi }) => openapi !== undefined)
+  const facts = isLong ? await readFactsInWorker(config.upstreams) : upstreamFacts(config.upstreams)
   const upstreams = openUpstreams(facts, { config, mintKeys, clock })
   const bundles = new TrustBundles(config.identity, { clock })
   const load = inBackground ? loadPoliciesInBackground : loadPolicies

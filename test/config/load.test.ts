@@ -310,6 +310,13 @@ describe('parseConfig()', () => {
     ])
   })
 
+  test('parseConfig() wants an OpenAPI document of plain HTTP alone', () => {
+    const text = edited('kind: mcp', 'kind: mcp\n    openapi: api.yaml')
+    expect(problemsOf(text)).toEqual([
+      expect.stringContaining('.openapi: Expected kind: rest with it'),
+    ])
+  })
+
   test('parseConfig() allows port 0 twice', () => {
     const text = edited('127.0.0.1:15080', '127.0.0.1:0').replace('127.0.0.1:15081', '127.0.0.1:0')
     expect(problemsOf(text)).toEqual([])

@@ -86,6 +86,28 @@ test('arguments of a tool are judged by the types that its file declares', async
   )
 })
 
+test('operations are known by the names that an OpenAPI document gives them', async () => {
+  const file = join(world.sidecar.directory, 'api.yaml')
+  await writeFile(file, document('look'))
+  await writeFile(
+    join(policies, 'd.cedar'),
+    `@id("no-echo") forbid (principal, action == Chaperone::Action::"http.read", resource)
+     when { context.operation == Chaperone::Operation::"api/look" && context.typed has "api/look" && context.typed["api/look"].what == "echo" };`,
+  )
+  await configure((text) => text.replace('name: api,', '$& openapi: api.yaml,'))
+  await vi.waitFor(async () => expect((await get()).status).toBe(403), wait)
+  // A name that is gone is a mistake of the policies: the old document stays with them.
+  await writeFile(file, document('other'))
+  await vi.waitFor(async () => expect(await readiness()).toContain('refused at'), wait)
+  expect(world.sidecar.output()).toContain('d.cedar:')
+  await writeFile(file, document('[]'))
+  const place = 'api.yaml:4:25 paths[\\"/{what}\\"].get.operationId: Expected text'
+  await vi.waitFor(() => expect(world.sidecar.output()).toContain(place), wait)
+  expect((await get()).status).toBe(403)
+  await writeFile(file, document('look').replace('/{what}', '/x/{what}'))
+  await vi.waitFor(async () => expect((await get()).status).toBe(200), wait)
+}, 60_000)
+
 test('an observed route lets through what policies refuse, says so, and cuts nothing of a revocation', async () => {
   await writeFile(join(policies, 'b.cedar'), noWrites)
   await vi.waitFor(async () => expect((await post()).status).toBe(403), wait)
@@ -107,6 +129,8 @@ test('an observed route lets through what policies refuse, says so, and cuts not
   expect((await post()).status).toBe(403)
 })
 
+const document = (name: string): string =>
+  `openapi: 3.1.0\npaths:\n  /{what}:\n    get: { operationId: ${name}, parameters: [{ name: what, in: path }] }\n`
 const get = (): Promise<Response> =>
   fetch(`${world.sidecar.agentUrl}/api/echo`, { headers: world.headers('T-1') })
 const post = (): Promise<Response> =>

@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs'
+import { withApiOperations } from '../../policy/api-operations.ts'
 import { compilePolicies, type PolicyEngine } from '../../policy/cedar.ts'
 import type { DecideInput } from '../../policy/decide.ts'
 import { grantChain } from '../../policy/grant.ts'
 import { chainSubjects } from '../../policy/subject.ts'
+import { withToolTypes } from '../../policy/tool-types.ts'
 import type {
   Agent,
   ArgumentValue,
@@ -54,13 +56,14 @@ export function input(more: Partial<DecideInput> = {}): DecideInput {
   }
 }
 
-/** The system policies and this text, compiled. */
-export function engineOf(text: string): PolicyEngine {
+/** The system policies and this text, compiled; against what the files of these upstreams declare too. */
+export function engineOf(text: string, upstreams: readonly Upstream[] = []): PolicyEngine {
   const sources = [
     { file: 'system.cedar', text: readText('system.cedar') },
     { file: 'a.cedar', text },
   ]
-  const result = compilePolicies(sources, { schema: readText('chaperone.cedarschema') })
+  const typed = withToolTypes(readText('chaperone.cedarschema'), upstreams)
+  const result = compilePolicies(sources, { schema: withApiOperations(typed, upstreams) })
   if (!result.ok) throw new Error(JSON.stringify(result.problems))
   return result.engine
 }

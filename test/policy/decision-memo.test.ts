@@ -6,6 +6,8 @@ import type { PolicyEngine } from '../../policy/cedar.ts'
 import { decide, type DecideInput } from '../../policy/decide.ts'
 import { DecisionMemo, type MemoCell } from '../../policy/decision-memo.ts'
 import { grantChain } from '../../policy/grant.ts'
+import { readOpenApi } from '../../policy/openapi.ts'
+import { readToolTypes } from '../../policy/tool-types.ts'
 import type { ArgumentValue, McpMessage, Operation } from '../../policy/types.ts'
 import {
   agent,
@@ -76,6 +78,20 @@ const callConditions = [
   'context.listing',
   'context.tool == "a"',
 ] as const
+const typedConditions = [
+  'context.operation == Chaperone::Operation::"api/one"',
+  'context.operation == Chaperone::Operation::"undescribed"',
+  'context.typed has "api/one"',
+  'context.typed has "api/one" && context.typed["api/one"].id > 1',
+  'context.typed has "api/one" && context.typed["api/one"].id * 9223372036854775807 > 5',
+  'context.typed has "api/text" && context.typed["api/text"].id like "*1"',
+] as const
+const typedCallConditions = [
+  'context.typed has "files/a"',
+  'context.typed has "files/a" && context.typed["files/a"] has b && context.typed["files/a"].b == "1"',
+  'context.typed has "files/a" && context.typed["files/a"] has a && context.typed["files/a"].a > 1',
+  'context.typed has "files/b" && context.typed["files/b"].a * 9223372036854775807 > 5',
+] as const
 const scopes = [
   'principal, action, resource',
   'principal, action in Chaperone::Action::"read", resource',
@@ -89,14 +105,49 @@ const policyText = fc.oneof(
     .tuple(effect, fc.constantFrom(...scopes), fc.constantFrom(...conditions))
     .map(([kind, scope, condition]) => `${kind} (${scope}) when { ${condition} };`),
   fc
-    .tuple(effect, fc.constantFrom(...callConditions))
+    .tuple(effect, fc.constantFrom(...callConditions, ...typedCallConditions))
     .map(
       ([kind, condition]) =>
         `${kind} (principal, action == Chaperone::Action::"tools/call", resource) when { ${condition} };`,
     ),
+  fc
+    .tuple(effect, fc.constantFrom(...typedConditions))
+    .map(
+      ([kind, condition]) =>
+        `${kind} (principal, action in [Chaperone::Action::"http.read", Chaperone::Action::"http.write"], resource) when { ${condition} };`,
+    ),
 )
+
+/** What the files of upstreams declare: every upstream has tools and operations, most have none. */
+const idIn = (name: string, type: string): object => ({ name, in: 'path', schema: { type } })
+const described = readOpenApi(
+  {
+    openapi: '3.1.0',
+    paths: {
+      '/v1/{id}': {
+        get: { operationId: 'one', parameters: [idIn('id', 'integer')] },
+        post: { operationId: 'text', parameters: [idIn('id', 'string')] },
+      },
+    },
+  },
+  { basePath: '' },
+)
+const long = { type: 'integer' }
+const declared = readToolTypes({
+  tools: [
+    { name: 'a', inputSchema: { properties: { a: long, b: { type: 'string' } } } },
+    { name: 'b', inputSchema: { properties: { a: long }, required: ['a'] } },
+  ],
+})
+if (!described.ok || !declared.ok) throw new Error('not as the schemas demand')
+const none = { tools: new Map(), operations: new Map() }
+const typedUpstreams = [
+  { ...rest, ...none, operations: described.operations },
+  { ...rest, ...none, name: 'other' },
+  { ...mcp, ...none, tools: declared.tools },
+] as const
 const policySet = fc.array(policyText, { minLength: 1, maxLength: 6 })
-const path = fc.constantFrom('/v1/a', '/v1/b', '/')
+const path = fc.constantFrom('/v1/a', '/v1/b', '/', '/v1/1', '/v1/2', '/v1/02')
 const argument = fc.oneof(fc.constantFrom('1', 'x', null, true), fc.integer({ min: 0, max: 3 }))
 const toolCall = fc
   .record({
@@ -123,7 +174,7 @@ const anyQuestion = fc.record({
     grantChain(grant({ onBehalfOf: { iss: 'https://i', sub: 's' } })),
   ),
   agent: fc.constantFrom(...agents),
-  upstream: fc.constantFrom(...upstreams, mcp),
+  upstream: fc.constantFrom(...typedUpstreams),
   nowMs: fc.constantFrom(nowMs, nowMs + 900, nowMs + 2_100),
   operation: anyOperation,
   listing: fc.boolean(),
@@ -157,8 +208,9 @@ describe('decide() with a memo', () => {
           policySet,
           fc.array(anyQuestion, { minLength: 40, maxLength: 60 }),
           (texts, asked) => {
-            using used = engineOf(texts.map((text, n) => `@id("p${n}") ${text}`).join('\n'))
-            using plain = engineOf(texts.map((text, n) => `@id("p${n}") ${text}`).join('\n'))
+            const text = texts.map((one, n) => `@id("p${n}") ${one}`).join('\n')
+            using used = engineOf(text, typedUpstreams)
+            using plain = engineOf(text, typedUpstreams)
             plain.memo.turnOff()
             // Each twice: once to be remembered.
             for (const one of [...asked, ...asked]) {

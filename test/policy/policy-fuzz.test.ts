@@ -9,7 +9,7 @@ const pairs = Number(process.env['FUZZ_PAIRS'] ?? 3_000)
 const seed = Number(process.env['FUZZ_SEED'] ?? 20_261_125)
 
 /** One that comes soon upon each of what is overlooked. */
-const mutantSeed = 5
+const mutantSeed = 18
 
 describe('a slice, shown what it can see', () => {
   test('answers as all policies do on the whole request', { timeout: 60_000 + pairs * 5 }, () => {
@@ -26,6 +26,8 @@ describe('a slice, shown what it can see', () => {
     ['the value of a place', { observed: (place) => ({ ...place, value: false }) }],
     ['what an entity is in', { observed: (place) => ({ ...place, ancestors: false }) }],
     ['attributes', { observed: (place) => ({ ...place, attributes: new Map() }) }],
+    ['typed arguments', { observed: withoutAttributes(/^u\//) }],
+    ['the operation', { observed: withoutAttributes(/^operation$/) }],
     ['that an attribute is there', { observed: withoutPresence('attributes') }],
     ['tags', { observed: (place) => ({ ...place, tags: new Map() }) }],
     ['that a tag is there', { observed: withoutPresence('tags') }],
@@ -60,6 +62,13 @@ describe('observe()', () => {
     expect(observe({ ...policy, conditions: [condition] } as unknown as PolicyJson)).toBeUndefined()
   })
 })
+
+function withoutAttributes(name: RegExp): (place: Observed) => Observed {
+  return (place) => ({
+    ...place,
+    attributes: new Map([...place.attributes].filter(([key]) => !name.test(key))),
+  })
+}
 
 /** Forgets the places of which nothing but the presence counts. */
 function withoutPresence(kind: 'attributes' | 'tags'): (place: Observed) => Observed {

@@ -104,6 +104,7 @@ export class RandomCedar {
       },
       () => `(${of('text')} like "${this.pick(['x*', '*1', 'x1', '*'])}")`,
       () => `(${of('entity')} in ${this.chance(0.6) ? of('entity') : of('entities')})`,
+      () => `(context.operation == Operation::${this.pick(typedNames)})`,
       () => `(${of('entity')} is ${this.pick(types)})`,
       () => `(${of('entity')} is ${this.pick(types)} in ${of('entity')})`,
       () => `(${of('texts')}).contains(${of('text')})`,
@@ -124,6 +125,8 @@ export class RandomCedar {
       `(${owner} has ${this.pick(allNames)})`,
       `(${owner} has ${this.pick(['r0', 'e0'])}.${this.pick(allNames)}.${this.pick(allNames)})`,
       `(principal).hasTag(${this.#tagKey(depth)})`,
+      `(context.typed has ${this.pick(typedNames)})`,
+      `(${this.#typed()} has ${this.pick(allNames)})`,
     ])
   }
 
@@ -165,14 +168,20 @@ export class RandomCedar {
   }
 
   #record(depth: number): string {
-    if (depth <= 0) return this.pick(['context', this.#place('r', 0)])
+    if (depth <= 0) return this.pick(['context', this.#place('r', 0), this.#typed()])
     const forms: readonly [() => string, ...(() => string)[]] = [
       () => 'context',
       () => this.#place('r', depth),
+      () => this.#typed(),
       () => this.#members(depth),
       () => this.#choice('record', depth),
     ]
     return this.pick(forms)()
+  }
+
+  /** What a tool or an operation is called with. */
+  #typed(): string {
+    return `(context.typed[${this.pick(typedNames)}])`
   }
 
   #members(depth: number): string {
@@ -214,7 +223,9 @@ export class RandomCedar {
 
   #place(kind: string, depth: number): string {
     const owner =
-      depth <= 0 ? this.pick(['context', 'principal', 'resource']) : this.#owner(depth - 1)
+      depth <= 0
+        ? this.pick(['context', 'principal', 'resource', this.#typed()])
+        : this.#owner(depth - 1)
     return `(${owner}).${kind}${'nse'.includes(kind) ? this.below(2) : 0}`
   }
 
@@ -236,8 +247,18 @@ export class RandomCedar {
       principal: this.#uid(),
       action: { type: 'Action', id: this.pick(['a0', 'a1', 'a2']) },
       resource: this.#uid(),
-      context: this.#attributes(1),
+      context: { ...this.#attributes(1), ...this.#asked() },
       entities,
+    }
+  }
+
+  /** The operation, and its typed arguments: of one of them, absent, or of another type than they should be. */
+  #asked(): Record<string, CedarValueJson> {
+    const name = JSON.parse(this.pick(typedNames))
+    const typed = this.chance(0.9) ? { [name]: this.#value('r0', 2) } : this.#value('s0', 0)
+    return {
+      ...(this.chance(0.9) && { operation: { __entity: { type: 'Operation', id: name } } }),
+      ...(this.chance(0.9) && { typed }),
     }
   }
 
@@ -298,6 +319,7 @@ export class RandomCedar {
 
 const types = ['User', 'Group', 'Thing'] as const
 const idsPerType = 2
+const typedNames = ['"u/a"', '"u/b"'] as const
 const allUids: readonly TypeAndId[] = [
   ...types.flatMap((type) => Array.from({ length: idsPerType }, (_, n) => ({ type, id: `${n}` }))),
   ...['a0', 'a1', 'a2', 'g0', 'g1'].map((id) => ({ type: 'Action', id })),
