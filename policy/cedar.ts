@@ -65,7 +65,7 @@ export function buildPolicySet(
   if (oversize) return { ok: false, problems: [oversize] }
   const callCedar = throwAwayCedar()
   const read = sources.map((source) => readPolicies(source, callCedar))
-  const policies = read.flatMap((file) => file.policies)
+  const policies = withoutRepeated(read.flatMap((file) => file.policies))
   const problems = read.flatMap((file) => file.problems)
   problems.push(...findDuplicates(policies))
   const [last] = policies.slice(maxPolicies)
@@ -116,6 +116,19 @@ function findOversize(sources: readonly PolicySource[]): PolicyProblem | undefin
     if (message !== undefined) return { file: source.file, line: 1, col: 1, message }
   }
   return undefined
+}
+
+/**
+ * What the product itself puts into a set may stand in a file too, word for word: `policy show --cedar` prints it. The
+ * first of the two is the shipped one.
+ */
+function withoutRepeated(policies: readonly Policy[]): readonly Policy[] {
+  const known = new Map<string, string>()
+  return policies.filter(({ id, text }) => {
+    const isRepeated = /^(?:system|preset)\//.test(id) && known.get(id) === text
+    known.set(id, text)
+    return !isRepeated
+  })
 }
 
 function findDuplicates(policies: readonly Policy[]): PolicyProblem[] {

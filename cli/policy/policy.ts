@@ -3,6 +3,7 @@ import type { Command } from 'commander'
 import { CedarInstance } from '../../policy/cedar-instance.ts'
 import { findSuspicious, formatFinding } from '../../policy/findings.ts'
 import { exitCodes } from '../exit-codes.ts'
+import { printable } from '../printable.ts'
 import { compileSet } from './compile-set.ts'
 import { registerPolicyDiff } from './policy-diff.ts'
 import { registerPolicyExplain } from './policy-explain.ts'
@@ -37,8 +38,11 @@ export function registerPolicy(program: Command): void {
     .description('print the policies in force, system policies first')
     .option(directoryFlags, directoryText)
     .option(configFlags, configText)
+    // The form is said by name, so that another one may come.
+    .option('--cedar', 'as Cedar, which "policy check" takes; there is no other form')
     .action((options: PolicySetOptions) => {
-      for (const { file, text } of loadPolicySet(options).sources) say(`// ${file}\n${text}`)
+      for (const { file, text } of loadPolicySet(options).sources)
+        say(`// ${printable(file)}\n${text}`)
     })
   policy
     .command('schema')
