@@ -72,7 +72,7 @@ export interface DecisionEvent {
       readonly effect: 'allow' | 'deny' | 'step-up'
       readonly policy_ids: readonly string[]
     }
-    /** What the policies said while the route was observed only: it was allowed all the same. */
+    /** What the policies said while the route or the task was observed only: it was allowed all the same. */
     readonly observed?: {
       readonly effect: 'deny' | 'step-up'
       readonly policy_ids: readonly string[]

@@ -4,7 +4,7 @@ import { nearestName } from './nearest-name.ts'
 import type { Finding, SettingPath } from './problem.ts'
 import { parseRedisUrl } from './redis-url.ts'
 import type { Config, RedisConfig } from './schema.ts'
-import { maxObserveMs } from './upstream-schema.ts'
+import { maxObserveMs } from './setting.ts'
 
 /** What no single setting can show: names that stand twice or point nowhere, and settings that contradict each other. */
 export function findContradictions(
@@ -206,17 +206,26 @@ function checkAudit({ audit: { onFailure, spool, sink } }: Config): readonly Fin
   return [{ path: ['audit', 'spool', 'file'], message: 'Expected another file than sink' }]
 }
 
-function checkObserved({ routes }: Config, nowMs: number): readonly Finding[] {
-  return routes.flatMap(({ unsafeObserveUntil = nowMs }, index) =>
-    unsafeObserveUntil - nowMs <= maxObserveMs
-      ? []
-      : [
-          {
-            path: ['routes', index, 'unsafeObserveUntil'],
-            message: 'Expected a time at most 7 days ahead',
-          },
-        ],
-  )
+function checkObserved({ routes, policy }: Config, nowMs: number): readonly Finding[] {
+  const tasks = policy.unsafeObserveTasks
+  const ends = [
+    ...routes.map(({ unsafeObserveUntil = nowMs }, index) => ({
+      path: ['routes', index, 'unsafeObserveUntil'],
+      untilMs: unsafeObserveUntil,
+    })),
+    ...tasks.map(({ until }, index) => ({
+      path: ['policy', 'unsafeObserveTasks', index, 'until'],
+      untilMs: until,
+    })),
+  ]
+  const twice = duplicates(tasks.map(({ task }) => task)).map((index) => ({
+    path: ['policy', 'unsafeObserveTasks', index, 'task'],
+    message: 'The task is listed already',
+  }))
+  const far = ends
+    .filter(({ untilMs }) => untilMs - nowMs > maxObserveMs)
+    .map(({ path }) => ({ path, message: 'Expected a time at most 7 days ahead' }))
+  return [...twice, ...far]
 }
 
 function checkPresets({ policy, upstreams }: Config): readonly Finding[] {

@@ -15,11 +15,13 @@ import {
   httpsUrl,
   httpUrl,
   minute,
+  observeUntil,
   second,
   sensitivity,
   secret,
   text,
   trustDomain,
+  txn,
 } from './setting.ts'
 import { preset } from './preset-schema.ts'
 import { operator, revocation } from './revocation-schema.ts'
@@ -213,6 +215,14 @@ export const configSchema = v.strictObject({
           v.description(
             'Rules without Cedar, beside those of `directory`. With one, the shipped default policy is not loaded.',
           ),
+        ),
+        [],
+      ),
+      unsafeObserveTasks: v.optional(
+        v.pipe(
+          v.array(v.strictObject({ task: txn, until: observeUntil('to this task') })),
+          v.maxLength(64, 'Expected at most 64 tasks'),
+          v.description('Tasks to which the policies are tried only, each until its end.'),
         ),
         [],
       ),

@@ -110,6 +110,16 @@ export function time(about: string) {
   )
 }
 
+/** A trial that nobody ends would be the policy. */
+export const maxObserveMs = 7 * 24 * hour
+
+/** When a trial ends: what policies refuse on `where` is allowed until then. */
+export function observeUntil(where: string) {
+  return time(
+    `Until then what the policies refuse ${where} is allowed and recorded as such. At most 7 days ahead. Revocation, identity, grants and policies that fail refuse as ever.`,
+  )
+}
+
 /** A switch that is off unless it is set. */
 export function flag(about: string) {
   return v.optional(v.pipe(v.boolean(), v.description(about)), false)
@@ -118,6 +128,15 @@ export function flag(about: string) {
 export const name = v.pipe(
   v.string(),
   v.regex(/^[a-z0-9][a-z0-9-]{0,62}$/, 'Expected a name of lower-case letters, digits and "-"'),
+)
+/** The name of a task, itself and none below it. */
+export const txn = v.pipe(
+  v.string(),
+  v.regex(
+    /^(?!\.{1,2}$)[A-Za-z0-9._~-]{1,128}$/,
+    'Expected a task of 1 to 128 characters of A-Z a-z 0-9 . _ ~ -',
+  ),
+  v.description('The task, as its grant names it in `txn`; not those that are delegated from it.'),
 )
 export const trustDomain = v.pipe(
   v.string(),

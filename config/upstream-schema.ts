@@ -9,12 +9,12 @@ import {
   httpUrl,
   minute,
   name,
+  observeUntil,
   second,
   secret,
   sensitivity,
   text,
   headerName,
-  time,
 } from './setting.ts'
 
 const injectSlot = v.union(
@@ -107,14 +107,7 @@ export const upstream = v.strictObject({
   maxConnections: count(64, { min: 1, max: 1024 }),
 })
 
-/** A trial that nobody ends would be the policy. */
-export const maxObserveMs = 7 * 24 * hour
-
-const unsafeObserveUntil = v.exactOptional(
-  time(
-    'Until then what the policies refuse on this route is allowed and recorded as such. At most 7 days ahead. Revocation, identity, grants and policies that fail refuse as ever.',
-  ),
-)
+const unsafeObserveUntil = v.exactOptional(observeUntil('on this route'))
 
 export const route = v.union(
   [

@@ -30,7 +30,7 @@ These are errors too, although each setting is right alone:
 - Two upstreams of one name, two routes of one prefix or host, a route to no upstream, a prefix \`/t\` or one below it.
 - A \`mint\` credential without the section \`mint\`; \`openapi\` of an upstream that is not \`kind: rest\`.
 - \`audit.onFailure: unsafe-continue\` without \`audit.spool\`, or the reverse; a spool that is the sink.
-- An \`unsafeObserveUntil\` more than 7 days ahead.
+- An \`unsafeObserveUntil\`, or an end of \`unsafeObserveTasks\`, more than 7 days ahead; one task there twice.
 
 ## Reload
 

@@ -5,6 +5,7 @@ import { AuditEntry } from './audit-entry.ts'
 import { credentialFor } from './credential-for.ts'
 import { describe } from './describe.ts'
 import { identify } from './identify.ts'
+import { observedUntilMs } from './observed-only.ts'
 import { routeArrival } from './route-arrival.ts'
 import { send } from './send.ts'
 import type { Sidecar } from './sidecar.ts'
@@ -56,7 +57,7 @@ export async function handle(arrival: Arrival, sidecar: Sidecar): Promise<void> 
     const decision = decide({
       ...asked,
       engine: snapshot.engine,
-      unsafeObserveUntilMs: route.unsafeObserveUntilMs,
+      unsafeObserveUntilMs: observedUntilMs(snapshot.config, { route, chain }),
       monotonicMs: clock.monotonic(),
       staleAfterWritesMs: snapshot.config.revocation.staleAfterWrites,
       staleAfterReadsMs: snapshot.config.revocation.staleAfterReads,

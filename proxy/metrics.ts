@@ -68,7 +68,7 @@ export function createMetrics(): Metrics {
   })
   const observed = new Counter({
     name: 'chaperone_observed_total',
-    help: 'Requests that policies refused and that an observed route let through',
+    help: 'Requests that policies refused and that an observed route or task let through',
     labelNames: ['route'] as const,
     registers,
   })

@@ -12,6 +12,7 @@ import {
   type PolicyInputs,
 } from './build-policies.ts'
 import { readCaseFile } from './case-file.ts'
+import { observedBy, observedOnly } from './observed-only.ts'
 import { cedarSchema, loadPolicyFiles, listFiles } from './policy-files.ts'
 import { createShadow, type Shadow } from './shadow.ts'
 
@@ -70,13 +71,11 @@ export function policyPaths({
 /** One line for each thing that an operator should know of policies just taken up. */
 export function remarksOn(
   { findings }: Policies,
-  { routes }: Pick<Config, 'routes'>,
+  config: Pick<Config, 'routes' | 'policy'>,
 ): readonly string[] {
-  const observed = routes.flatMap((route) => {
-    if (route.unsafeObserveUntil === undefined) return []
-    const name = 'host' in route ? route.host : route.prefix
-    const until = new Date(route.unsafeObserveUntil).toISOString()
-    return [`route "${name}": what policies refuse is allowed until ${until} (unsafeObserveUntil)`]
+  const observed = observedOnly(config).map(({ kind, name, untilMs }) => {
+    const until = new Date(untilMs).toISOString()
+    return `${kind} "${name}": what policies refuse is allowed until ${until} (${observedBy[kind]})`
   })
   return [...observed, ...findings.map(formatFinding)]
 }

@@ -1,6 +1,7 @@
 import type { CheckResult } from './admin.ts'
 import { denyFileCheck } from './deny-file-check.ts'
 import type { Sidecar } from './sidecar.ts'
+import { observedBy, observedOnly } from './observed-only.ts'
 import type { Snapshot } from './snapshot.ts'
 
 /** What must hold before traffic is sent here, each with a detail for operators. */
@@ -45,12 +46,14 @@ function refused(atMs: number | undefined): string {
 
 function policyDetail({ policies, engine, config }: Snapshot, nowMs: number): string {
   const { shadow } = policies
-  const observed = config.routes.filter(({ unsafeObserveUntil = 0 }) => nowMs < unsafeObserveUntil)
+  const live = observedOnly(config).filter(({ untilMs }) => nowMs < untilMs)
+  const observed = (['route', 'task'] as const).flatMap((kind) => {
+    const count = live.filter((one) => one.kind === kind).length
+    return count === 0 ? [] : [`${count} ${kind}s observed only (${observedBy[kind]})`]
+  })
   return [
     `set ${engine.policySetSha.slice(0, 12)}`,
     ...(shadow ? [`shadow ${shadow.policySetSha.slice(0, 12)}`] : []),
-    ...(observed.length > 0
-      ? [`${observed.length} routes observed only (unsafeObserveUntil)`]
-      : []),
+    ...observed,
   ].join(', ')
 }

@@ -11,6 +11,7 @@ import { forward, type ForwardOutcome } from './forward.ts'
 import { isGrpc } from './grpc.ts'
 import { inboundResponseHeaders, outboundHeaders, outboundQuery } from './headers.ts'
 import { createMcpResponseFilter } from './mcp/response-filter.ts'
+import { observedUntilMs } from './observed-only.ts'
 import type { ResponseFilter } from './response-filter.ts'
 import type { Routed } from './route-arrival.ts'
 import type { Sidecar } from './sidecar.ts'
@@ -107,7 +108,7 @@ function responseFilter(admitted: Admitted): ResponseFilter | undefined {
         engine: snapshot.engine,
         view: sidecar.feed.view,
         nowMs: sidecar.clock.now(),
-        unsafeObserveUntilMs: route.unsafeObserveUntilMs,
+        unsafeObserveUntilMs: observedUntilMs(snapshot.config, { route, chain: task.chain }),
       }),
     decisionId: entry.decisionId,
     txn: task.chain.leaf.txn,

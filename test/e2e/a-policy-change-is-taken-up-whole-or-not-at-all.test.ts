@@ -108,6 +108,29 @@ test('operations are known by the names that an OpenAPI document gives them', as
   await vi.waitFor(async () => expect((await get()).status).toBe(200), wait)
 }, 60_000)
 
+test('an observed task lets through what policies refuse to it, and to no other', async () => {
+  await world.approve('T-2')
+  await writeFile(join(policies, 'b.cedar'), noWrites)
+  await vi.waitFor(async () => expect((await post()).status).toBe(403), wait)
+  const until = new Date(Date.now() + 3_600_000).toISOString()
+  const line = 'policy: { directory: policies,'
+  const observed = `${line} unsafeObserveTasks: [{ task: T-1, until: "${until}" }],`
+  await configure((text) => text.replace(line, observed))
+  await vi.waitFor(async () => expect((await post()).status).toBe(200), wait)
+  expect((await post('T-2')).status).toBe(403)
+  expect(await readiness()).toContain('1 tasks observed only (unsafeObserveTasks)')
+  expect(world.sidecar.output()).toContain('task \\"T-1\\": what policies refuse is allowed until')
+  await vi.waitFor(async () => {
+    const last = (await decisions()).findLast(({ decision }) => decision.observed)
+    expect(last).toMatchObject({
+      task: { txn: 'T-1' },
+      decision: { observed: { effect: 'deny', policy_ids: ['no-writes'] } },
+    })
+  }, wait)
+  await configure((text) => text.replace(observed, line))
+  await vi.waitFor(async () => expect((await post()).status).toBe(403), wait)
+}, 60_000)
+
 test('an observed route lets through what policies refuse, says so, and cuts nothing of a revocation', async () => {
   await writeFile(join(policies, 'b.cedar'), noWrites)
   await vi.waitFor(async () => expect((await post()).status).toBe(403), wait)
@@ -133,10 +156,10 @@ const document = (name: string): string =>
   `openapi: 3.1.0\npaths:\n  /{what}:\n    get: { operationId: ${name}, parameters: [{ name: what, in: path }] }\n`
 const get = (): Promise<Response> =>
   fetch(`${world.sidecar.agentUrl}/api/echo`, { headers: world.headers('T-1') })
-const post = (): Promise<Response> =>
+const post = (txn: string = 'T-1'): Promise<Response> =>
   fetch(`${world.sidecar.agentUrl}/api/echo`, {
     method: 'POST',
-    headers: world.headers('T-1'),
+    headers: world.headers(txn),
     body: 'x',
   })
 const admin = async (path: string): Promise<string> =>

@@ -26,6 +26,7 @@ const policyOf = (more: Partial<Config['policy']> = {}): Config['policy'] => ({
   directory: join(root, 'now'),
   maxShadowPerSecond: 100,
   presets: [],
+  unsafeObserveTasks: [],
   ...more,
 })
 const load = (more: Partial<Config['policy']> = {}): Policies =>
@@ -135,12 +136,14 @@ describe('loadPoliciesInBackground()', () => {
 })
 
 describe('remarksOn()', () => {
-  test('names each route that is observed, and what is probably a mistake', () => {
+  test('names each route and task that is observed, and what is probably a mistake', () => {
     put('now/b.cedar', `${forbidWrites}${forbidWrites.replace('no-writes', 'twice')}`)
     using policies = load()
+    const policy = policyOf({ unsafeObserveTasks: [{ task: 'T-1', until: nowMs + 1000 }] })
     const route = { prefix: '/api', upstream: 'api', unsafeObserveUntil: nowMs }
-    expect(remarksOn(policies, { routes: [route] })).toEqual([
+    expect(remarksOn(policies, { routes: [route], policy })).toEqual([
       'route "/api": what policies refuse is allowed until 2026-01-01T00:00:00.000Z (unsafeObserveUntil)',
+      'task "T-1": what policies refuse is allowed until 2026-01-01T00:00:01.000Z (unsafeObserveTasks)',
       expect.stringContaining('[unreachable-forbid]'),
     ])
   })
@@ -154,6 +157,7 @@ describe('policyDirectories()', () => {
       tests: '/c',
       maxShadowPerSecond: 1,
       presets: [],
+      unsafeObserveTasks: [],
     }
     expect(policyDirectories(policy)).toEqual(['/a', '/b', '/c'])
   })
