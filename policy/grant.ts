@@ -1,4 +1,5 @@
 import type { ApproverRegistry, Approver } from './approver.ts'
+import { rank } from './cedar-request.ts'
 import { parseCompactJws, verifySignature, type CompactJws } from './compact-jws.ts'
 import { deny } from './denial.ts'
 import { isWithinLocations } from './destination.ts'
@@ -6,14 +7,7 @@ import { grantTyp, parseGrantClaims, type ReadGrantClaims } from './grant-claims
 import type { PublicKey } from './public-key.ts'
 import type { JsonObject } from './strict-json.ts'
 import { chainSubjects } from './subject.ts'
-import {
-  sensitivities,
-  type Agent,
-  type Ancestor,
-  type Denial,
-  type Grant,
-  type GrantChain,
-} from './types.ts'
+import type { Agent, Ancestor, Denial, Grant, GrantChain } from './types.ts'
 
 export type { GrantClaims } from './grant-claims.ts'
 
@@ -145,10 +139,6 @@ function findExcess(
     return 'claim authorization_details: a location beyond what this approver may sign'
   }
   return options.audience === approver.iss ? 'claim iss: is this proxy itself' : undefined
-}
-
-function rank(sensitivity: Grant['sensitivity']): number {
-  return sensitivities.indexOf(sensitivity)
 }
 
 async function forgery(jws: CompactJws, key: PublicKey): Promise<string | undefined> {

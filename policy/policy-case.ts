@@ -5,6 +5,7 @@ import type {
   ArgumentValue,
   Decision,
   Grant,
+  GrantChain,
   McpMessage,
   Operation,
   Sensitivity,
@@ -20,6 +21,8 @@ export interface PolicyCase {
   readonly purpose: string
   readonly sensitivity: Sensitivity
   readonly approver: string
+  /** What the task was delegated from, root first. Default: nothing. */
+  readonly above?: readonly { readonly task: string; readonly approver: string }[]
   readonly upstream: Pick<Upstream, 'name' | 'kind' | 'sensitivity'> & Partial<Upstream>
   readonly asked: AskedOperation
   /** Epoch milliseconds. */
@@ -101,13 +104,20 @@ export function questionOf(policyCase: PolicyCase): Omit<PolicyInput, 'engine'> 
       expiresAtMs: nowMs + oneHourMs,
       svidDigest: '',
     },
-    chain: grantChain(grantOf(policyCase)),
+    chain: chainOf(policyCase),
     operation: operationOf(policyCase.asked),
     upstream: { origin: `https://${upstream.name}.test`, ...upstream },
     nowMs,
   }
 }
 
+function chainOf({ above = [], ...leaf }: PolicyCase): GrantChain {
+  const links = [...above, leaf].map((link) => grantOf({ ...leaf, ...link }))
+  const [root = grantOf(leaf), ...descendants] = links
+  return grantChain(root, ...descendants)
+}
+
+/** Of a link above the leaf, policies see the task and the approver alone. */
 function grantOf({ agent, task, purpose, sensitivity, approver, nowMs }: PolicyCase): Grant {
   return {
     approver,

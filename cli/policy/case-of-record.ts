@@ -27,8 +27,11 @@ export function caseOfRecord(record: ReadDecision, upstreams: KnownUpstreams): C
   if (effect === 'deny' && ids.length === 0 && !fromPolicies(decision.detail)) {
     return no('the grant refused it before policies were asked')
   }
-  if (task.chain.length > 1) return no('it was made under a delegated grant')
-  const { purpose, sensitivity } = task
+  const { purpose, sensitivity, chain, ancestors, approvers } = task
+  // The log comes from another machine, and perhaps from an older version.
+  if (ancestors.length + 1 !== chain.length || approvers.length !== chain.length) {
+    return no('it was made under a delegated grant, and not all that stands above it is recorded')
+  }
   const id = parseSpiffeId(agent.spiffe_id)
   const asked = askedBy(record)
   if (sensitivity === undefined || !asked) {
@@ -44,7 +47,8 @@ export function caseOfRecord(record: ReadDecision, upstreams: KnownUpstreams): C
     task: task.txn,
     purpose,
     sensitivity,
-    approver: task.approvers[0] ?? '',
+    approver: approvers.at(-1) ?? '',
+    above: ancestors.map(({ txn }, index) => ({ task: txn, approver: approvers[index] ?? '' })),
     // Where arguments have types, a call without any would not be asked of policies at all.
     upstream: lacksArguments && upstream.tools ? { ...upstream, tools: new Map() } : upstream,
     asked,

@@ -114,6 +114,46 @@ describe('chaperone policy diff', () => {
     expect(code).toBe(0)
   })
 
+  /** Delegated from T-0 over T-mid, each grant signed by an authority of its own. */
+  function delegated(id: string, more: Partial<DecisionEvent['task']> = {}): DecisionEvent {
+    const event = recorded(id)
+    const above = { spiffe_id: 'spiffe://example.org/agent/planner' }
+    const facts = {
+      txn: 'T-2',
+      chain: ['g-0', 'g-1', 'g-2'],
+      ancestors: ['T-0', 'T-mid'].map((txn) => ({ txn, ...above })),
+      approvers: ['https://root.test', 'https://middle.test', 'https://leaf.test'],
+    }
+    return { ...event, task: event.task && { ...event.task, ...facts, ...more } }
+  }
+
+  test.each([
+    ['the tasks above it', 'context.task in Chaperone::Task::"T-0"'],
+    ['the task right above it', 'context.task in Chaperone::Task::"T-mid"'],
+    ['itself', 'context.task == Chaperone::Task::"T-2"'],
+    ['its depth', 'context.task.depth == 2'],
+    [
+      'its approvers',
+      'context.task.approvers == ["https://leaf.test", "https://middle.test", "https://root.test"]',
+    ],
+  ])('asks again what was delegated, with %s', async (_what, condition) => {
+    await put('new/b.cedar', `@id("b") forbid (principal, action, resource) when { ${condition} };`)
+    const { out } = await diff(delegated('d-1'), recorded('d-0'))
+    expect(out).toContain('1 of 2 decisions would change\n')
+    expect(out).toContain('         d-1  ')
+  })
+
+  test.each([
+    ['ancestors', { ancestors: [] }],
+    ['approvers', { approvers: ['https://leaf.test'] }],
+  ])('names what was delegated and is recorded without all its %s', async (_what, more) => {
+    expect((await diff(delegated('d-1', more))).out.split('\n')).toEqual([
+      '0 of 0 decisions would change',
+      '1 cannot be told: it was made under a delegated grant, and not all that stands above it is recorded',
+      '',
+    ])
+  })
+
   test('says where the new set is wrong', async () => {
     await put('new/a.cedar', all.replace('principal', 'principle'))
     expect(await diff(recorded('d-0'))).toMatchObject({

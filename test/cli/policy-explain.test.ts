@@ -24,19 +24,24 @@ const recorded = (changes: Partial<DecisionEvent> = {}): DecisionEvent => {
   const decision = { ...event.decision, code: 'policy-denied', detail: 'no policy permits it' }
   return { ...event, upstream: 'github', decision, ...changes }
 }
-const explainRecord = async (event: DecisionEvent): ReturnType<typeof runPolicy> => {
+const explainRecord = async (
+  event: DecisionEvent,
+  policy: string = '@id("p") permit (principal, action in Chaperone::Action::"write", resource);',
+): ReturnType<typeof runPolicy> => {
   const path = join(directory, 'audit.ndjson')
   {
     await using log = await openTestLog(path)
     await log.log.append(event)
   }
-  await put(
-    'a.cedar',
-    '@id("p") permit (principal, action in Chaperone::Action::"write", resource);',
-  )
+  await put('a.cedar', policy)
   const example = new URL('../../examples/chaperone.yaml', import.meta.url)
   const config = (await readFile(example, 'utf8')).replace('directory: policies', 'directory: .')
   return runPolicy('explain', 'd-1', '--audit', path, '-c', await put('chaperone.yaml', config))
+}
+
+function taskOf({ task }: DecisionEvent): NonNullable<DecisionEvent['task']> {
+  if (!task) throw new Error('no task')
+  return task
 }
 
 describe('chaperone policy explain', () => {
@@ -138,9 +143,30 @@ describe('chaperone policy explain --audit', () => {
       },
       'it was refused by task-terminated, which is no policy',
     ],
+    [
+      { task: { ...taskOf(recorded()), chain: ['g-0', 'g-1'], ancestors: [] } },
+      'it was made under a delegated grant, and not all that stands above it is recorded',
+    ],
   ] as const)('says what cannot be asked again: %j', async (changes, reason) => {
     const { code, err } = await explainRecord(recorded(changes))
     expect(err).toContain(`the decision cannot be asked again: ${reason}`)
     expect(code).toBe(1)
+  })
+
+  test('asks a decision under a delegated grant again', async () => {
+    const event = recorded()
+    const task = {
+      ...taskOf(event),
+      chain: ['g-0', 'g-1'],
+      ancestors: [{ txn: 'T-0', spiffe_id: 'spiffe://example.org/agent/planner' }],
+      approvers: ['https://root.test', 'https://leaf.test'],
+    }
+    const condition = 'context.task in Chaperone::Task::"T-0" && context.task.depth == 2'
+    const { out } = await explainRecord(
+      { ...event, task },
+      `@id("p") permit (principal, action, resource) when { ${condition} };`,
+    )
+    expect(out).toMatch(/holds .* when context\.task in Chaperone::Task::/)
+    expect(out).toMatch(/FAILS .* when context\.task\.depth == 2/)
   })
 })
