@@ -13,6 +13,7 @@ import {
 import { compilePolicies } from '../policy/cedar.ts'
 import { findSuspicious } from '../policy/findings.ts'
 import { parseStrictJson } from '../policy/strict-json.ts'
+import { ListenTlsError, readListenTls } from '../proxy/listen-tls.ts'
 import { loadPolicies, PoliciesError } from '../proxy/policies.ts'
 import { cedarSchema, loadPolicyFiles, PolicyFileError } from '../proxy/policy-files.ts'
 import { upstreamFacts } from '../proxy/upstream-facts.ts'
@@ -52,6 +53,7 @@ export function checkReferences(
     ...certificateFiles(config).map(checkText),
     ...secretFiles(config).map(checkSecret),
     checkMintKeys(config),
+    checkListenTls(config.listen),
     checkDenyFile(config.revocation),
   ]
   return {
@@ -162,6 +164,18 @@ function checkMintKeys({ mint }: Config): ReferenceReport {
   }
 }
 
+/** The key is among the secret files too. */
+function checkListenTls({ tls }: Config['listen']): ReferenceReport {
+  if (!tls || checkSecret(tls.keyFile).problems.length > 0) return none
+  try {
+    readListenTls(tls)
+    return none
+  } catch (error) {
+    if (error instanceof ListenTlsError) return problem(error.file, error.message)
+    throw error
+  }
+}
+
 /** It may be mounted only where the sidecar runs, but what is there must say what it means. */
 function checkDenyFile({ denyFile: file }: Config['revocation']): ReferenceReport {
   if (file === undefined) return none
@@ -199,12 +213,20 @@ function certificateFiles({ identity, revocation, upstreams }: Config): readonly
   return [...new Set(paths.filter((path) => path !== undefined))]
 }
 
-function secretFiles({ grants, revocation, upstreams, mint, audit }: Config): readonly string[] {
+function secretFiles({
+  listen,
+  grants,
+  revocation,
+  upstreams,
+  mint,
+  audit,
+}: Config): readonly string[] {
   const redis = revocation.source === 'redis' ? revocation.redis : undefined
   const paths = [
     ...upstreams.map(({ credential }) =>
       'inject' in credential ? credential.inject.secret.file : undefined,
     ),
+    listen.tls?.keyFile,
     grants.file,
     redis?.passwordFile,
     redis?.sentinelPasswordFile,

@@ -1,13 +1,20 @@
 import { resolve } from 'node:path'
-import type { Config, CredentialConfig, RedisConfig, TrustBundleConfig } from './schema.ts'
+import type {
+  Config,
+  CredentialConfig,
+  ListenTlsConfig,
+  RedisConfig,
+  TrustBundleConfig,
+} from './schema.ts'
 
 /** The same configuration with every path absolute: relative ones are taken from `directory`. */
 export function resolveFiles(config: Config, directory: string): Config {
   const absolute = (path: string) => resolve(directory, path)
-  const { identity, approvers, delegation, operators, grants } = config
+  const { listen, identity, approvers, delegation, operators, grants } = config
   const { policy, revocation, upstreams, mint, audit } = config
   return {
     ...config,
+    listen: { ...listen, ...(listen.tls && { tls: resolveTls(listen.tls, absolute) }) },
     identity: {
       ...identity,
       trustBundles: identity.trustBundles.map((bundle) => resolveBundle(bundle, absolute)),
@@ -43,6 +50,17 @@ export function resolveFiles(config: Config, directory: string): Config {
 }
 
 type Absolute = (path: string) => string
+
+function resolveTls(
+  { certFile, keyFile, clientCaFile }: ListenTlsConfig,
+  absolute: Absolute,
+): ListenTlsConfig {
+  return {
+    certFile: absolute(certFile),
+    keyFile: absolute(keyFile),
+    ...(clientCaFile !== undefined && { clientCaFile: absolute(clientCaFile) }),
+  }
+}
 
 function resolveBundle(bundle: TrustBundleConfig, absolute: Absolute): TrustBundleConfig {
   if ('file' in bundle) return { ...bundle, file: absolute(bundle.file) }

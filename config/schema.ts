@@ -5,12 +5,10 @@
  */
 import * as v from 'valibot'
 import {
-  address,
   byteSize,
   count,
   describedText,
   duration,
-  flag,
   hour,
   httpsUrl,
   httpUrl,
@@ -23,6 +21,7 @@ import {
   trustDomain,
   txn,
 } from './setting.ts'
+import { listen } from './listen-schema.ts'
 import { preset } from './preset-schema.ts'
 import { operator, revocation } from './revocation-schema.ts'
 import { route, upstream } from './upstream-schema.ts'
@@ -35,6 +34,7 @@ export type CredentialConfig = UpstreamConfig['credential']
 export type ApproverConfig = Config['approvers'][number]
 export type DelegationConfig = NonNullable<Config['delegation']>
 export type OperatorConfig = Config['operators'][number]
+export type ListenTlsConfig = NonNullable<Config['listen']['tls']>
 export type TrustBundleConfig = Config['identity']['trustBundles'][number]
 export type RedisConfig = Extract<Config['revocation'], { source: 'redis' }>['redis']
 
@@ -165,16 +165,7 @@ export const configSchema = v.strictObject({
       'What `aud` of an SVID and of a grant must name. Default: `spiffe://<trustDomain>/chaperone`.',
     ),
   ),
-  listen: v.optional(
-    v.strictObject({
-      agent: v.optional(address, '127.0.0.1:15080'),
-      admin: v.optional(address, '127.0.0.1:15081'),
-      unsafeNonLoopback: flag(
-        'Whether the agent listener may be bound to an address that is not loopback.',
-      ),
-    }),
-    {},
-  ),
+  listen: v.optional(listen, {}),
   identity,
   approvers: v.pipe(v.array(approver), v.minLength(1, 'Expected at least one approver')),
   /** Absent: only approvers sign the grants of sub-agents. */

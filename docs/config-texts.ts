@@ -45,6 +45,7 @@ began with. SIGHUP also applies an unchanged file again: use it after a change o
 | policy files and their cases, \`upstreams[].tools\` and \`upstreams[].openapi\` | within about 2s, when they compile and every case holds |
 | JWKS of approvers and of \`delegation\`, \`upstreams[].caFile\` | after SIGHUP or another reload |
 | injected secrets, mint keys, \`grants.file\` | within 1s of use, without a reload |
+| files of \`listen.tls\` | within about 3s, for new connections, without a reload; a bad pair is logged and the old stays |
 | trust bundle files | within about 1s, without a reload |
 | \`revocation.denyFile\`: what it holds | a new line within about 250ms, a line that is gone after another 1s; without a reload |
 | \`revocation.redis.passwordFile\`, \`revocation.redis.sentinelPasswordFile\` | at the next connection |

@@ -1,6 +1,7 @@
 import type { AgentRequest, AgentResponse } from './arrival.ts'
 import { Http2Response } from './http2-arrival.ts'
 import { http } from './node-http.ts'
+import { resetConnection } from './reset-connection.ts'
 
 /** How long an agent may go on sending a body whose answer it already has. */
 const lingerMs = 1_000
@@ -25,7 +26,7 @@ export function discardRest(req: AgentRequest): void {
  */
 export function resetClient(res: AgentResponse, http2Code?: number): void {
   if (res instanceof Http2Response) res.reset(http2Code)
-  else res.socket?.resetAndDestroy()
+  else if (res.socket) resetConnection(res.socket)
 }
 
 /** Ends an answer with a last message of ours. An end by length or by a last chunk would say that it is the upstream's. */
@@ -39,8 +40,9 @@ export function endWithFinal(res: AgentResponse, final: Buffer): void {
   }
   res.write(final)
   const { socket } = res
-  socket?.destroySoon()
-  setTimeout(() => socket?.resetAndDestroy(), finalMessageMs).unref()
+  if (!socket) return
+  socket.destroySoon()
+  setTimeout(() => resetConnection(socket), finalMessageMs).unref()
 }
 
 /**

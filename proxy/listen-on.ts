@@ -7,7 +7,11 @@ export class ListenError extends Error {
 }
 
 /** Listens on `host:port` (port 0: a free one) and returns the URL. Rejects with `ListenError`. */
-export async function listenOn(server: Server, address: string): Promise<string> {
+export async function listenOn(
+  server: Server,
+  address: string,
+  { scheme = 'http' }: { readonly scheme?: 'http' | 'https' } = {},
+): Promise<string> {
   const at = parseAddress(address)
   const { promise, resolve, reject } = Promise.withResolvers<void>()
   server.once('error', reject)
@@ -19,7 +23,7 @@ export async function listenOn(server: Server, address: string): Promise<string>
   } finally {
     server.off('error', reject)
   }
-  return urlOf(server)
+  return `${scheme}://${authorityOf(server)}`
 }
 
 function parseAddress(address: string): { readonly host: string; readonly port: number } {
@@ -32,11 +36,11 @@ function parseAddress(address: string): { readonly host: string; readonly port: 
   return { host, port }
 }
 
-function urlOf(server: Server): string {
+function authorityOf(server: Server): string {
   const bound = server.address()
   if (bound === null || typeof bound === 'string') throw new ListenError('Expected a TCP address')
   const host = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address
-  return `http://${host}:${bound.port}`
+  return `${host}:${bound.port}`
 }
 
 function codeOf(error: unknown): string {

@@ -2,14 +2,16 @@ import { once } from 'node:events'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
-import type { Config } from '../config/schema.ts'
+import { TLSSocket } from 'node:tls'
+import type { Config, ListenTlsConfig } from '../config/schema.ts'
 import type { Clock } from '../policy/types.ts'
+import { checkEveryMs, createAgentServer, keepAliveMs } from './agent-server.ts'
 import type { Arrival, Http1Arrival } from './arrival.ts'
-import { maxFields } from './gate.ts'
 import { createHttp2Sessions, type Http2Sessions } from './http2-sessions.ts'
 import { listenOn } from './listen-on.ts'
 import { http } from './node-http.ts'
 import { endWithRefusal, refusalBody, refusalFields } from './plain-refusal.ts'
+import { resetConnection } from './reset-connection.ts'
 import { sniffHttp2 } from './sniff-http2.ts'
 import { UnreadAnswers } from './unread-answers.ts'
 
@@ -27,6 +29,8 @@ interface ListenerOptions {
   /** Serves one request. It is expected not to reject; when it does, the connection is reset. */
   handle(arrival: Arrival): Promise<void>
   readonly limits: Config['limits']
+  /** Absent: clear text. */
+  readonly tls?: ListenTlsConfig
   readonly clock: Clock
   readonly log: ListenerLog
   /** Whether new connections are reset unheard. Absent: never. */
@@ -35,11 +39,15 @@ interface ListenerOptions {
 
 /** What the listener needs of a log. */
 export interface ListenerLog {
+  info(fields: Readonly<Record<string, unknown>>, message: string): void
   warn(fields: Readonly<Record<string, unknown>>, message: string): void
   error(fields: Readonly<Record<string, unknown>>, message: string): void
 }
 
-/** Makes the server that agents connect to: HTTP/1 and, with prior knowledge, HTTP/2 on one port. */
+/**
+ * Makes the server that agents connect to: HTTP/1 and HTTP/2 on one port, told apart by ALPN or, in clear text, by prior
+ * knowledge. Throws `ListenTlsError` when the certificate cannot be used.
+ */
 export function createListener(options: ListenerOptions): Listener {
   const connections = new Map<Socket, Connection>()
   const http2 = createHttp2Sessions({
@@ -50,7 +58,12 @@ export function createListener(options: ListenerOptions): Listener {
   })
   const unreadAnswers = new UnreadAnswers({ limitMs: options.limits.answerGapTimeout })
   const state: State = { ...options, connections, http2, unreadAnswers, closing: false }
-  const server = createHttpServer(state)
+  const { server, abandonHandshakes } = createAgentServer({
+    ...options,
+    isOverloaded: () => options.isOverloaded?.() ?? false,
+    admit: (socket, takeHttp1) => admit(state, socket, takeHttp1),
+  })
+  serveHttp1(server, state)
   const unread = setInterval(resetUnread, checkEveryMs, state)
   unread.unref()
   const closeIdle = (): void => {
@@ -67,13 +80,14 @@ export function createListener(options: ListenerOptions): Listener {
     if (server.listening) server.close()
   }
   return {
-    listen: (address) => listenOn(server, address),
+    listen: (address) => listenOn(server, address, { scheme: options.tls ? 'https' : 'http' }),
     close,
     closeIdle,
     async [Symbol.asyncDispose]() {
       const closed = server.listening ? once(server, 'close') : undefined
       close()
       clearInterval(unread)
+      abandonHandshakes()
       // Upgraded sockets are no longer the server's: it would neither count nor close them.
       for (const socket of connections.keys()) socket.destroy()
       await closed
@@ -97,37 +111,10 @@ interface Connection {
   latest: Http1Arrival | undefined
 }
 
-/** Above the 60 s that clients and load balancers keep idle connections, so that they close first. */
-const keepAliveMs = 65_000
-/** `headersTimeout` is only looked at this often. */
-const checkEveryMs = 1_000
 /** How long the other side gets to close after its last answer. */
 const lingerMs = 1_000
 
-function createHttpServer(state: State): Server {
-  const { limits } = state
-  const server = http.createServer({
-    insecureHTTPParser: false,
-    // The gate answers for Host, in our words.
-    requireHostHeader: false,
-    joinDuplicateHeaders: false,
-    maxHeaderSize: limits.maxHeadBytes,
-    headersTimeout: limits.headTimeout,
-    // Long uploads are fine: the gap between two pieces is bounded where the body is read.
-    requestTimeout: 0,
-    keepAliveTimeout: keepAliveMs,
-    connectionsCheckingInterval: checkEveryMs,
-    noDelay: true,
-  })
-  server.maxHeadersCount = maxFields + 1
-  server.maxConnections = limits.maxConnections
-  const takeHttp1 = server.listeners('connection')
-  server.removeAllListeners('connection')
-  server.on('connection', (socket: Socket) => {
-    admit(state, socket, () => {
-      for (const take of takeHttp1) Reflect.apply(take, server, [socket])
-    })
-  })
+function serveHttp1(server: Server, state: State): void {
   server.on('request', (req: IncomingMessage, res: ServerResponse) => serve(state, { req, res }))
   // Without this listener Node answers 100 before anything was decided.
   server.on('checkContinue', (req, res) => serve(state, { req, res }))
@@ -135,24 +122,27 @@ function createHttpServer(state: State): Server {
   server.on('connect', (_req, stream: Duplex) => endWithRefusal(stream, 405))
   server.on('checkExpectation', (req, res) => refuseExpectation(state, { req, res }))
   server.on('clientError', (error, stream) => refuseUnreadable(state, { error, stream }))
-  return server
 }
 
-/** Node's own listener for HTTP/1 gets the socket once its first bytes are known to be no HTTP/2. */
+/**
+ * Node's own listener for HTTP/1 gets the socket once its first bytes are known to be no HTTP/2. With TLS they must be
+ * what ALPN has agreed on (RFC 9113 section 3.2).
+ */
 function admit(state: State, socket: Socket, takeHttp1: () => void): void {
-  const { connections, http2, limits, isOverloaded } = state
-  if (isOverloaded?.()) {
-    socket.resetAndDestroy()
-    return
-  }
+  const { connections, http2, limits } = state
   const connection: Connection = { isHttp2: false, requests: 0, open: 0, latest: undefined }
   connections.set(socket, connection)
   socket.once('close', () => connections.delete(socket))
   // After an upgrade Node listens no more, and an error without a listener ends the process.
   socket.on('error', () => socket.destroy())
+  const agreed = socket instanceof TLSSocket ? socket.alpnProtocol : undefined
   sniffHttp2(socket, {
-    http1: takeHttp1,
+    http1() {
+      if (agreed === 'h2') socket.destroy()
+      else takeHttp1()
+    },
     http2() {
+      if (agreed !== undefined && agreed !== 'h2') return endWithRefusal(socket, 400)
       connection.isHttp2 = true
       http2.accept(socket)
     },
@@ -167,7 +157,7 @@ function resetUnread({ connections, unreadAnswers, clock, log }: State): void {
   let count = 0
   for (const socket of connections.keys()) {
     if (!unreadAnswers.isOverdue(socket, nowMs)) continue
-    socket.resetAndDestroy()
+    resetConnection(socket)
     count += 1
   }
   if (count > 0) log.warn({ count }, 'Connections were reset: their agents do not read')

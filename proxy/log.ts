@@ -64,6 +64,7 @@ const ownCodes: ReadonlySet<string> = new Set([
   'ERR_GRANT_STORE_TXN',
   'ERR_GRANT_STORE_UNAVAILABLE',
   'ERR_LISTEN',
+  'ERR_LISTEN_TLS',
   'ERR_OPERATOR_INVALID',
   'ERR_POLICIES',
   'ERR_POLICY_FILE',

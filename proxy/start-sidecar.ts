@@ -130,6 +130,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
   const listener = createListener({
     handle: (arrival) => handle(arrival, sidecar),
     limits,
+    ...(listen.tls && { tls: listen.tls }),
     clock,
     log,
     isOverloaded: () => overload.state === 'refuse',

@@ -10,6 +10,7 @@ import type { AgentRequest } from './arrival.ts'
 import type { Cut, CutHow, Exchange } from './exchange.ts'
 import type { ForwardOutcome } from './forward.ts'
 import { sendPlainAnswer, type PlainAnswer } from './plain-answer.ts'
+import { resetConnection } from './reset-connection.ts'
 import type { UpstreamClient } from './upstream-client.ts'
 import { closeFrame, maskedCloseFrame, WebSocketFrames } from './websocket-frames.ts'
 
@@ -171,10 +172,10 @@ class Upgrading implements Dispatcher.DispatchHandler {
     if (this.#down.atBoundary && socket.writableLength === 0) {
       socket.write(closeFrame(cut.code))
       socket.destroySoon()
-      setTimeout(() => socket.resetAndDestroy(), closeMs).unref()
+      setTimeout(() => resetConnection(socket), closeMs).unref()
       return 'close-1008'
     }
-    socket.resetAndDestroy()
+    resetConnection(socket)
     return 'reset'
   }
 
@@ -269,7 +270,7 @@ class Upgrading implements Dispatcher.DispatchHandler {
     const { exchange, socket } = this.#options
     if (exchange.cut || socket.destroyed) return
     this.#failure = error.name
-    socket.resetAndDestroy()
+    resetConnection(socket)
   }
 
   /** A close frame that is on its way to the upstream goes on: it has its own deadline. */

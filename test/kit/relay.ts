@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
-import type { Config } from '../../config/schema.ts'
+import type { Config, ListenTlsConfig } from '../../config/schema.ts'
 import { Exchanges } from '../../proxy/exchanges.ts'
 import { gate } from '../../proxy/gate.ts'
 import { takesTrailers } from '../../proxy/agent-side.ts'
@@ -61,6 +61,8 @@ export interface RelayOptions {
   readonly headersTimeoutMs?: number
   /** Refuses first what has more than one reading, as the first step does. */
   readonly gated?: boolean
+  /** Of the agents' listener. Absent: clear text. */
+  readonly tls?: ListenTlsConfig
   /** Runs before the request is forwarded, as the steps before do. */
   readonly before?: () => Promise<void>
 }
@@ -101,8 +103,9 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
   let agentSidesClosed = 0
   const listener = createListener({
     limits,
+    ...(options.tls && { tls: options.tls }),
     clock: systemClock,
-    log: { warn: () => undefined, error: () => undefined },
+    log: { info: () => undefined, warn: () => undefined, error: () => undefined },
     async handle(arrival) {
       const refusal = options.gated === true ? firstStep(arrival) : undefined
       if (refusal) {

@@ -34,17 +34,22 @@ export interface SidecarProcess extends AsyncDisposable {
 export async function startSidecarProcess(options: {
   readonly config: string
   readonly files: Readonly<Record<string, string>>
+  /** More members of `listen`. */
+  readonly listen?: string
+  /** Modules that its process loads first. */
+  readonly imports?: readonly string[]
   readonly waitReady?: boolean
 }): Promise<SidecarProcess> {
   const directory = await mkdtemp(join(tmpdir(), 'chaperone-test-'))
   for (const [name, text] of Object.entries(options.files)) {
     await writeFile(join(directory, name), text, { mode: 0o600 })
   }
-  const listen = 'listen: { agent: "127.0.0.1:0", admin: "127.0.0.1:0" }\n'
+  const listen = `listen: { agent: "127.0.0.1:0", admin: "127.0.0.1:0", ${options.listen ?? ''} }\n`
+  const imports = (options.imports ?? []).flatMap((path) => ['--import', path])
   await writeFile(join(directory, 'chaperone.yaml'), options.config + listen)
   const child = spawn(
     process.execPath,
-    [mainPath, 'run', '-c', join(directory, 'chaperone.yaml')],
+    [...imports, mainPath, 'run', '-c', join(directory, 'chaperone.yaml')],
     {
       stdio: ['ignore', 'pipe', 'pipe'],
     },

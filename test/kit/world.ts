@@ -51,6 +51,10 @@ export interface WorldChanges {
   readonly revocation?: string
   /** More files of the sidecar's folder. */
   readonly files?: Readonly<Record<string, string>>
+  /** More members of `listen`. */
+  readonly listen?: string
+  /** Modules that the sidecar's process loads first. */
+  readonly imports?: readonly string[]
   readonly upstreamArgs?: readonly string[]
   readonly waitReady?: boolean
 }
@@ -87,6 +91,8 @@ export async function startWorld(changes: WorldChanges = {}): Promise<World> {
           { ...changes.settings, ...more.settings },
         ),
         files: { ...files, ...changes.files, ...more.files },
+        listen: more.listen ?? changes.listen ?? '',
+        imports: more.imports ?? changes.imports ?? [],
         waitReady: more.waitReady ?? changes.waitReady ?? true,
       })
     const sidecar = stack.use(await start({}))

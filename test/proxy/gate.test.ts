@@ -97,7 +97,7 @@ async function start(): Promise<{ readonly port: number; readonly seen: readonly
   const listener = createListener({
     limits,
     clock: systemClock,
-    log: { warn: () => undefined, error: () => {} },
+    log: { info: () => undefined, warn: () => undefined, error: () => {} },
     handle: async (arrival) => {
       const { req, res } = arrival as Http1Arrival
       seen.push(req.url ?? '')

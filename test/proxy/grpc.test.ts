@@ -243,7 +243,7 @@ describe('a gRPC call that is refused', () => {
     await using listener = createListener({
       limits,
       clock: systemClock,
-      log: { warn: () => undefined, error: () => undefined },
+      log: { info: () => undefined, warn: () => undefined, error: () => undefined },
       handle: async (arrival) => void refuseArrival(arrival, denial, context),
     })
     await using agent = openAgent(Number(new URL(await listener.listen('127.0.0.1:0')).port))

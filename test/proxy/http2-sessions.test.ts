@@ -52,7 +52,11 @@ async function start({
   const listener = createListener({
     limits: { ...limits, headTimeout, answerGapTimeout },
     clock: systemClock,
-    log: { warn: () => undefined, error: (fields) => void faults.push(fields) },
+    log: {
+      info: () => undefined,
+      warn: () => undefined,
+      error: (fields) => void faults.push(fields),
+    },
     handle: async ({ req, res }) => {
       if (fails) throw new Error('unforeseen')
       asked.push(req)

@@ -42,7 +42,11 @@ async function start(
   const listener = createListener({
     limits,
     clock: systemClock,
-    log: { warn: () => undefined, error: (fields) => void faults.push(fields) },
+    log: {
+      info: () => undefined,
+      warn: () => undefined,
+      error: (fields) => void faults.push(fields),
+    },
     ...(isOverloaded && { isOverloaded }),
     handle: async (arrival) => {
       seen.push(arrival.req.url ?? '')
@@ -274,7 +278,7 @@ describe('createListener()', () => {
     const second = createListener({
       limits,
       clock: systemClock,
-      log: { warn: () => undefined, error: () => {} },
+      log: { info: () => undefined, warn: () => undefined, error: () => {} },
       handle: answer,
     })
     await expect(second.listen(`127.0.0.1:${port}`)).rejects.toMatchObject({

@@ -100,7 +100,7 @@ async function start(message?: McpMessage, times = 1) {
   listener = createListener({
     limits,
     clock: systemClock,
-    log: { warn: () => undefined, error: () => undefined },
+    log: { info: () => undefined, warn: () => undefined, error: () => undefined },
     handle(arrival) {
       seen.push(arrival.req.url ?? '')
       for (let time = 0; time < times; time += 1) {
