@@ -39,6 +39,7 @@ const server = createServer({ noDelay: true, keepAliveTimeout: 65_000 }, (req, r
     }),
     body: 'none',
     exchange: new UntrackedExchange(),
+    requestTrailers: () => [],
     responseHeaders: (raw) => inboundResponseHeaders(raw, { allowSetCookie: false }),
     filter: undefined,
     hasCredential: false,

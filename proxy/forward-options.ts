@@ -22,6 +22,8 @@ export interface ForwardOptions {
   readonly headers: string[]
   readonly body: 'none' | 'stream' | Buffer
   readonly exchange: Exchange
+  /** What of the request's trailers the upstream gets. HTTP/1 upstreams get none: undici cannot send any. */
+  requestTrailers(raw: readonly string[]): readonly (readonly [name: string, value: string])[]
   responseHeaders(raw: readonly string[]): string[]
   readonly filter: ResponseFilter | undefined
   /** Whether the upstream got a credential of ours: then its 401 is about that, not about the agent. */

@@ -24,7 +24,7 @@ import { errorCode } from './error-code.ts'
 import type { Cut, CutHow } from './exchange.ts'
 import type { ForwardOptions, ForwardOutcome } from './forward-options.ts'
 import { trailerFields } from './headers.ts'
-import { endsWithHead, http2CodeOf } from './http2-call.ts'
+import { endsWithHead, http2CodeOf, type Http2CallRequest } from './http2-call.ts'
 import { maxInterim, sendEarlyHints } from './interim.ts'
 import { requestBody, RequestBodyError } from './request-body.ts'
 import type { ResponseFilter } from './response-filter.ts'
@@ -87,17 +87,16 @@ class Forwarding implements Dispatcher.DispatchHandler {
   dispatch(): void {
     const { client, method, target, headers, body, exchange, bodyGapTimeoutMs } = this.#options
     if (body === 'stream') sendContinue(this.#req, this.#res)
-    client.dispatcher.dispatch(
-      {
-        path: target,
-        method,
-        headers,
-        body: requestBody(this.#req, { body, exchange, gapTimeoutMs: bodyGapTimeoutMs }),
-        // undici would close the connection after every HEAD.
-        reset: false,
-      },
-      this,
-    )
+    const request: Http2CallRequest = {
+      path: target,
+      method,
+      headers,
+      body: requestBody(this.#req, { body, exchange, gapTimeoutMs: bodyGapTimeoutMs }),
+      trailers: () => this.#options.requestTrailers(this.#req.rawTrailers),
+      // undici would close the connection after every HEAD.
+      reset: false,
+    }
+    client.dispatcher.dispatch(request, this)
   }
 
   // What undici tells, in its order.

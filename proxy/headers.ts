@@ -74,11 +74,15 @@ export function trailerFields(raw: readonly string[]): [string, string][] {
   const trailers: [string, string][] = []
   for (let index = 0; index + 1 < passed.length; index += 2) {
     const name = passed[index] ?? ''
-    const { folded, isOwned } = fieldName(name)
-    const isMisplaced = headOnly.has(folded) || folded.startsWith('content-')
-    if (!isMisplaced && !isOwned) trailers.push([name, passed[index + 1] ?? ''])
+    if (!isMisplacedTrailer(name)) trailers.push([name, passed[index + 1] ?? ''])
   }
   return trailers
+}
+
+/** Whether a field means something else, or too much, behind a body. */
+export function isMisplacedTrailer(name: string): boolean {
+  const { folded, isOwned, isHopByHop } = fieldName(name)
+  return isOwned || isHopByHop || headOnly.has(folded) || folded.startsWith('content-')
 }
 
 function passedFields(

@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { constants, type ServerHttp2Stream } from 'node:http2'
 import { readHttp2Head } from './http2-head.ts'
+import { sendTrailers } from './send-trailers.ts'
 
 /** A request on an HTTP/2 stream, with those members of Node's `IncomingMessage` that the steps read. */
 export class Http2Request {
@@ -13,6 +14,8 @@ export class Http2Request {
   readonly problem: string | undefined
   /** Whether the request ended with its head. */
   readonly isEmpty: boolean
+  /** Flat; empty before the body has ended. */
+  rawTrailers: readonly string[] = []
   readonly #stream: ServerHttp2Stream
 
   constructor(
@@ -29,6 +32,9 @@ export class Http2Request {
     this.problem =
       problem ?? (method === 'HEAD' && !this.isEmpty ? 'http2: HEAD with a body' : undefined)
     this.#stream = stream
+    stream.once('trailers', (_, _flags, raw) => {
+      this.rawTrailers = raw
+    })
   }
 
   /** Whether all of it came. Node emits 'end' for a stream that was reset, too. */
@@ -99,7 +105,7 @@ export class Http2Response {
       clearTimeout(this.#unread)
       this.#over()
     })
-    stream.on('wantTrailers', () => this.#sendTrailers())
+    stream.on('wantTrailers', () => sendTrailers(stream, this.#trailers))
   }
 
   get headersSent(): boolean {
@@ -205,17 +211,6 @@ export class Http2Response {
     if (!head || !this.#isWritable()) return
     const options = { endStream, waitForTrailers: !endStream, sendDate: false }
     this.#stream.respond(head, options)
-  }
-
-  #sendTrailers(): void {
-    if (!this.#isWritable()) return
-    // A name may be that of something every object has.
-    const trailers = Map.groupBy(this.#trailers, ([name]) => name.toLowerCase())
-    this.#stream.sendTrailers(
-      Object.fromEntries(
-        [...trailers].map(([name, pairs]) => [name, pairs.map(([, value]) => value)]),
-      ),
-    )
   }
 
   /** RFC 9113 section 8.1: NO_ERROR asks for the rest of a request to be left out, once its answer is whole. */

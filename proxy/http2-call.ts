@@ -1,6 +1,7 @@
 import { constants, type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2'
 import { Readable } from 'node:stream'
 import type { Dispatcher } from 'undici'
+import { sendTrailers } from './send-trailers.ts'
 
 /** An upstream ended a stream before its answer was whole. */
 export class UpstreamStreamError extends Error {
@@ -15,6 +16,11 @@ export class UpstreamStreamError extends Error {
   }
 }
 
+export interface Http2CallRequest extends Dispatcher.DispatchOptions {
+  /** What stands behind a body that is a stream; asked once that has ended. */
+  readonly trailers?: () => readonly (readonly [name: string, value: string])[]
+}
+
 interface Http2CallOptions {
   readonly handler: Dispatcher.DispatchHandler
   readonly scheme: 'http' | 'https'
@@ -23,7 +29,7 @@ interface Http2CallOptions {
 
 /** One request and its answer on a stream of their own: tells the handler what undici would. */
 export class Http2Call implements Dispatcher.DispatchController {
-  readonly #request: Dispatcher.DispatchOptions
+  readonly #request: Http2CallRequest
   readonly #options: Http2CallOptions
   readonly #aborter = new AbortController()
   #stream: ClientHttp2Stream | undefined
@@ -36,7 +42,7 @@ export class Http2Call implements Dispatcher.DispatchController {
   /** The answer ended with its head. */
   isBodiless = false
 
-  constructor(request: Dispatcher.DispatchOptions, options: Http2CallOptions) {
+  constructor(request: Http2CallRequest, options: Http2CallOptions) {
     this.#request = request
     this.#options = options
   }
@@ -71,12 +77,15 @@ export class Http2Call implements Dispatcher.DispatchController {
   }
 
   send(session: ClientHttp2Session): ClientHttp2Stream {
-    const { body } = this.#request
+    const { body, trailers } = this.#request
     const hasBody = body !== null && body !== undefined
+    const waitForTrailers = trailers !== undefined && body instanceof Readable
     const stream = session.request(this.#head(), {
       endStream: !hasBody,
+      waitForTrailers,
       signal: this.#aborter.signal,
     })
+    if (waitForTrailers) stream.on('wantTrailers', () => sendTrailers(stream, trailers()))
     this.#stream = stream
     const hasWholeAnswer = followEnd(stream)
     stream.on('headers', (_, _flags, raw) => this.#interim(raw))

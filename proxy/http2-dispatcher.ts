@@ -3,7 +3,7 @@ import { connect as connectTcp, isIP, type LookupFunction, type Socket } from 'n
 import { connect as connectTls } from 'node:tls'
 import Dispatcher from 'undici/lib/dispatcher/dispatcher.js'
 import type { UpstreamConfig } from '../config/schema.ts'
-import { Http2Call } from './http2-call.ts'
+import { Http2Call, type Http2CallRequest } from './http2-call.ts'
 
 /** A connection to an upstream could not be made, or was lost. */
 export class UpstreamLinkError extends Error {
@@ -51,10 +51,7 @@ export class Http2Dispatcher extends Dispatcher {
     this.#options = options
   }
 
-  override dispatch(
-    request: Dispatcher.DispatchOptions,
-    handler: Dispatcher.DispatchHandler,
-  ): boolean {
+  override dispatch(request: Http2CallRequest, handler: Dispatcher.DispatchHandler): boolean {
     const call = new Http2Call(request, {
       handler,
       scheme: this.#origin.protocol === 'https:' ? 'https' : 'http',

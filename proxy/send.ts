@@ -12,6 +12,7 @@ import { isGrpc } from './grpc.ts'
 import { inboundResponseHeaders, outboundHeaders, outboundQuery } from './headers.ts'
 import { createMcpResponseFilter } from './mcp/response-filter.ts'
 import { observedUntilMs } from './observed-only.ts'
+import { requestTrailers } from './request-trailers.ts'
 import type { ResponseFilter } from './response-filter.ts'
 import type { Routed } from './route-arrival.ts'
 import type { Sidecar } from './sidecar.ts'
@@ -82,6 +83,11 @@ export async function send(arrival: Arrival, admitted: Admitted): Promise<Forwar
     headers,
     body: described.body,
     exchange,
+    requestTrailers: (raw) =>
+      requestTrailers(raw, {
+        rawHeaders: req.rawHeaders,
+        slots: [...slots.headers, ...injected.headers.map(([name]) => name)],
+      }),
     responseHeaders,
     filter: responseFilter(admitted),
     hasCredential: upstream.issuer.kind !== 'none',

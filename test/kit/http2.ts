@@ -92,6 +92,9 @@ export interface Served {
   has(wanted: string): Promise<string>
   /** The code that the stream was closed with. */
   readonly closed: Promise<number>
+  trailers(): IncomingHttpHeaders | undefined
+  /** Resolves once all of the request is there. */
+  readonly whole: Promise<void>
   /** Whether its client ended it before it was closed. */
   isAborted(): boolean
 }
@@ -145,7 +148,13 @@ function serve(
 ): Served {
   let text = ''
   let isAborted = false
+  let trailers: IncomingHttpHeaders | undefined
   const closed = Promise.withResolvers<number>()
+  const whole = Promise.withResolvers<void>()
+  stream.on('trailers', (given) => {
+    trailers = Object.fromEntries(Object.entries(given))
+  })
+  stream.on('end', () => whole.resolve())
   stream.on('data', (chunk: Buffer) => {
     text += chunk.toString('latin1')
   })
@@ -164,6 +173,8 @@ function serve(
       return text
     },
     closed: closed.promise,
+    trailers: () => trailers,
+    whole: whole.promise,
     isAborted: () => isAborted,
   }
 }

@@ -9,6 +9,7 @@ import { forward, type ForwardOutcome } from '../../proxy/forward.ts'
 import { inboundResponseHeaders, outboundHeaders } from '../../proxy/headers.ts'
 import { createListener } from '../../proxy/listener.ts'
 import { refuseArrival } from '../../proxy/refuse-arrival.ts'
+import { requestTrailers } from '../../proxy/request-trailers.ts'
 import type { ResponseFilter } from '../../proxy/response-filter.ts'
 import type { Arrival } from '../../proxy/arrival.ts'
 import { denialOfCut } from '../../proxy/denial.ts'
@@ -201,6 +202,8 @@ function relay(
   }
   return forward(req, res, {
     ...shared,
+    requestTrailers: (raw) =>
+      requestTrailers(raw, { rawHeaders: req.rawHeaders, slots: ['x-injected'] }),
     method: req.method ?? '',
     body: options.body ?? (hasBody(req) ? 'stream' : 'none'),
     filter: options.filter,
