@@ -32,8 +32,8 @@ export class Http2Request {
     this.problem =
       problem ?? (method === 'HEAD' && !this.isEmpty ? 'http2: HEAD with a body' : undefined)
     this.#stream = stream
-    stream.once('trailers', (_, _flags, raw) => {
-      this.rawTrailers = raw
+    stream.once('trailers', (_, _flags, trailers) => {
+      this.rawTrailers = trailers
     })
   }
 

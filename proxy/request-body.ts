@@ -1,7 +1,6 @@
 import { Readable } from 'node:stream'
 import type { AgentRequest } from './arrival.ts'
 import type { Exchange } from './exchange.ts'
-import { maxFields } from './gate.ts'
 
 interface RequestBodyOptions {
   readonly body: 'none' | 'stream' | Buffer
@@ -13,7 +12,7 @@ interface RequestBodyOptions {
 /** The agent stopped sending in the middle of a body, or was too slow. */
 export class RequestBodyError extends Error {
   override readonly name = 'RequestBodyError'
-  readonly code: 'ERR_BODY_GAP' | 'ERR_BODY_ABORTED' | 'ERR_BODY_CUT' | 'ERR_BODY_TRAILERS'
+  readonly code: 'ERR_BODY_GAP' | 'ERR_BODY_ABORTED' | 'ERR_BODY_CUT'
   constructor(code: RequestBodyError['code'], message: string) {
     super(message)
     this.code = code
@@ -52,10 +51,6 @@ async function* pieces(
       yield piece
     }
     if (!req.complete) throw new RequestBodyError('ERR_BODY_ABORTED', 'The body ended early')
-    // Node drops those past its own limit in silence, and half of them would pass for all.
-    if (req.rawTrailers.length > maxFields * 2) {
-      throw new RequestBodyError('ERR_BODY_TRAILERS', `More than ${maxFields} trailers`)
-    }
   } finally {
     await incoming.return?.()
   }

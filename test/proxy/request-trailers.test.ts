@@ -4,6 +4,7 @@ import { Client } from 'undici'
 import { describe, expect, test } from 'vitest'
 import { requestTrailers } from '../../proxy/request-trailers.ts'
 import { openAgent, startHttp2Upstream } from '../kit/http2.ts'
+import { dataFrame, headersFrame, openFrames, type Field } from '../kit/http2-frames.ts'
 import { startRawUpstream, startRelay, until } from '../kit/relay.ts'
 
 const chunkedHead =
@@ -37,41 +38,57 @@ describe('requestTrailers()', () => {
 
   test.each([
     // Framing and connection.
-    ...[
-      'Content-Length',
-      'Transfer-Encoding',
-      'Connection',
-      'Keep-Alive',
-      'Upgrade',
-      'TE',
-      'Trailer',
-    ],
-    ...['Expect', 'HTTP2-Settings', 'Proxy-Connection', 'X-Listed'],
+    'Content-Length',
+    'Transfer-Encoding',
+    'Connection',
+    'Keep-Alive',
+    'Upgrade',
+    'TE',
+    'Trailer',
+    'Expect',
+    'HTTP2-Settings',
+    'Proxy-Connection',
+    'X-Listed',
     // Routing, and the path that it came.
-    ...['Host', 'Via', 'Forwarded', 'X-Forwarded-Host', 'X-Original-URL', 'X-HTTP-Method-Override'],
+    'Host',
+    'Via',
+    'Forwarded',
+    'X-Forwarded-Host',
+    'X-Original-URL',
+    'X-HTTP-Method-Override',
     // Identity, credential and task.
-    ...[
-      'Authorization',
-      'Cookie',
-      'X-Api-Key',
-      'X-Secret',
-      'Task-Grant',
-      'Task-Id',
-      'Task-Approval',
-    ],
-    ...['Proxy-Authorization', 'X-Amz-Security-Token', 'X-Spiffe-Id', 'Chaperone-Decision'],
+    'Authorization',
+    'Cookie',
+    'X-Api-Key',
+    'X-Secret',
+    'Task-Grant',
+    'Task-Id',
+    'Task-Approval',
+    'Proxy-Authorization',
+    'X-Amz-Security-Token',
+    'X-Spiffe-Id',
+    'Chaperone-Decision',
     // What the decision or a server acts on.
-    ...['Content-Type', 'Content-Encoding', 'Mcp-Method', 'Mcp-Session-Id', 'If-Match', 'Range'],
-    ...[
-      'Accept',
-      'Accept-Encoding',
-      'Origin',
-      'Sec-WebSocket-Key',
-      'grpc-timeout',
-      'Cache-Control',
-    ],
+    'Content-Type',
+    'Content-Encoding',
+    'Mcp-Method',
+    'Mcp-Session-Id',
+    'If-Match',
+    'Range',
+    'Accept',
+    'Accept-Encoding',
+    'Origin',
+    'Sec-WebSocket-Key',
+    'grpc-timeout',
+    'Cache-Control',
     // Other spellings, and what has no form.
-    ...['Task_Id', 'X_Api_Key', ':path', 'x a', '', 'x\r\ny', '__proto__'],
+    'Task_Id',
+    'X_Api_Key',
+    ':path',
+    'x a',
+    '',
+    'x\r\ny',
+    '__proto__',
   ])('drops %j', (name) => {
     expect(requestTrailers([name, '1', 'X-Sum', '2'], options)).toEqual([['x-sum', '2']])
   })
@@ -142,7 +159,7 @@ describe('forward() with trailers of a request', () => {
   })
 
   test.each([
-    ['more than 100 of them', Array.from({ length: 150 }, (_, n) => `X-${n}: 1`)],
+    ['many more than 100 of them', Array.from({ length: 150 }, (_, n) => `X-${n}: 1`)],
     ['more bytes than a head may have', [`X-A: ${'a'.repeat(20_000)}`]],
     ['one that is malformed', ['X-A : 1']],
     ['a bare LF', ['X-A: 1\nX-B: 2\0']],
@@ -157,6 +174,31 @@ describe('forward() with trailers of a request', () => {
     expect(served.isAborted()).toBe(true)
     expect(served.trailers()).toBeUndefined()
     expect(await relay.ended(1)).toMatchObject([{ end: 'client-gone' }])
+  })
+
+  test('many more than 100 of them end a stream of HTTP/2', async () => {
+    await using upstream = await startHttp2Upstream()
+    await using relay = await startRelay({ protocol: 'http2', upstreamUrl: upstream.url })
+    const agent = openFrames(relay.port)
+    const post: readonly Field[] = [
+      [':method', 'POST'],
+      [':scheme', 'http'],
+      [':authority', 'agent'],
+      [':path', '/a'],
+    ]
+    agent.send(headersFrame(1, post, { endStream: false }), dataFrame(1, 'hello'))
+    const served = await upstream.next()
+    await served.has('hello')
+    agent.send(
+      headersFrame(
+        1,
+        Array.from({ length: 150 }, (_, n): Field => [`x-${n}`, '1']),
+      ),
+    )
+    expect(await served.closed).toBe(constants.NGHTTP2_CANCEL)
+    expect(served.isAborted()).toBe(true)
+    expect(served.trailers()).toBeUndefined()
+    agent.socket.destroy()
   })
 
   test('a cut sends none', async () => {
