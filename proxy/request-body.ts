@@ -1,6 +1,8 @@
+import { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import type { AgentRequest } from './arrival.ts'
 import type { Exchange } from './exchange.ts'
+import { resetConnection } from './reset-connection.ts'
 
 interface RequestBodyOptions {
   readonly body: 'none' | 'stream' | Buffer
@@ -62,6 +64,8 @@ async function nextPiece(
   options: Pick<RequestBodyOptions, 'gapTimeoutMs'> & { readonly incoming: AsyncIterator<unknown> },
 ): Promise<Buffer | undefined> {
   const tooLate = (): void => {
+    // An answer that has begun must not look whole.
+    if (req instanceof IncomingMessage) resetConnection(req.socket)
     req.destroy(new RequestBodyError('ERR_BODY_GAP', 'No piece of the body came in time'))
   }
   const { gapTimeoutMs } = options

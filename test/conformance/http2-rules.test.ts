@@ -123,7 +123,7 @@ const refused: readonly (readonly [string, readonly Field[]])[] = [
   ],
 ]
 
-describe('The rules of the wire over HTTP/2', () => {
+describe('rule 42: the rules of the wire over HTTP/2', () => {
   test.each(refused)('%s is refused', async (_, fields) => {
     await using relay = await startRelay({ gated: true })
     const agent = openFrames(relay.port)

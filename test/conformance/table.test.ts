@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { probes } from './probes.ts'
 
@@ -28,6 +28,14 @@ describe('docs/conformance.md', () => {
     expect(files.includes(suite)).toBe(isProbed)
   })
 
+  test('has no rule that no test names', () => {
+    const named = readdirSync(tests, { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.test.ts'))
+      .flatMap((name) => rulesNamedIn(readFileSync(new URL(name, tests), 'utf8')))
+    const all = new Set([...probes.map(({ rule }) => rule), ...named])
+    expect(rules.filter((rule) => !all.has(rule))).toEqual([])
+  })
+
   test('shows the matrix of the probes that there are, and all of them kept here', () => {
     const verdicts = sectionOf('Beside other proxies')
       .split('\n')
@@ -37,6 +45,14 @@ describe('docs/conformance.md', () => {
     expect(verdicts.map(([, , , ours]) => ours?.trim())).toEqual(probes.map(() => 'yes'))
   })
 })
+
+const tests = new URL('../', import.meta.url)
+
+/** `test('rule 31: ...` and `describe('rules 32 and 41: ...`. */
+function rulesNamedIn(text: string): readonly number[] {
+  const titles = [...text.matchAll(/(?:test|describe)\(\s*'rules? ([\d and]+):/g)]
+  return titles.flatMap(([, numbers = '']) => numbers.split(' and ').map(Number))
+}
 
 function sectionOf(title: string): string {
   return page.split(/^## /m).find((section) => section.startsWith(title)) ?? ''

@@ -24,7 +24,7 @@ async function expectIntact(sidecar: SidecarProcess): Promise<void> {
   expect(verified).toMatchObject({ code: 0, stdout: expect.stringContaining('chain intact') })
 }
 
-describe('a sidecar drains on SIGTERM', () => {
+describe('rule 43: a sidecar drains on SIGTERM', () => {
   test('it serves what it knows, takes no new task, cuts at the deadline and ends with 0', async () => {
     await using sidecar = await startDraining('4s')
     const flow = openFlow({ ...world, sidecar }, { kind: 'sse', txn: 'T-known' })

@@ -62,6 +62,8 @@ export interface RelayOptions {
   readonly headersTimeoutMs?: number
   /** Refuses first what has more than one reading, as the first step does. */
   readonly gated?: boolean
+  /** In place of those of the other tests. */
+  readonly limits?: Partial<Config['limits']>
   /** Of the agents' listener. Absent: clear text. */
   readonly tls?: ListenTlsConfig
   /** Runs before the request is forwarded, as the steps before do. */
@@ -103,7 +105,7 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
   let answerHeads = 0
   let agentSidesClosed = 0
   const listener = createListener({
-    limits,
+    limits: { ...limits, ...options.limits },
     ...(options.tls && { tls: options.tls }),
     clock: systemClock,
     log: { info: () => undefined, warn: () => undefined, error: () => undefined },

@@ -4,7 +4,7 @@ import { startRelay, until, type Peer, type Relay } from '../kit/relay.ts'
 const get = 'GET /a HTTP/1.1\r\nHost: agent\r\n\r\n'
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
-describe('forward() with a slow reader', () => {
+describe('rule 37: forward() with a slow reader', () => {
   const total = 96 * 1024 * 1024
 
   test('holds the upstream back while the agent does not read, and loses nothing', async () => {

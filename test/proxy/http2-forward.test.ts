@@ -22,7 +22,7 @@ const getHead: readonly Field[] = [
   [':path', '/a'],
 ]
 
-describe('forward() from an HTTP/2 agent to an HTTP/1 upstream', () => {
+describe('rules 32 and 41: forward() from an HTTP/2 agent to an HTTP/1 upstream', () => {
   test('sends one canonical request and streams both bodies', async () => {
     await using relay = await startRelay({ gated: true })
     await using agent = openAgent(relay.port)
@@ -180,7 +180,7 @@ describe('forward() from an HTTP/2 agent to an HTTP/1 upstream', () => {
 
 const postHead: readonly Field[] = [[':method', 'POST'], ...getHead.slice(1)]
 
-describe('forward() to an HTTP/2 upstream', () => {
+describe('rule 41: forward() to an HTTP/2 upstream', () => {
   test('carries an HTTP/1 agent there and back', async () => {
     await using upstream = await startHttp2Upstream()
     await using relay = await startRelay({ protocol: 'http2', upstreamUrl: upstream.url })
