@@ -304,29 +304,23 @@ describe('parseConfig()', () => {
   })
 
   test('parseConfig() bounds how long a task may be observed, and takes each once', () => {
-    const observed = (...tasks: readonly string[]) =>
-      parseConfig(
-        `${example.replace(/^policy:.*\n(?: .*\n)*/m, '')}policy: { unsafeObserveTasks: [${tasks.join()}] }\n`,
-        'chaperone.yaml',
-        { nowMs: Date.UTC(2026, 0, 1) },
-      )
     const week = "{ task: T-1, until: '2026-01-08T00:00:00Z' }"
-    expect(observed(week)).toMatchObject({
+    expect(observedTasks(week)).toMatchObject({
       config: {
         policy: { unsafeObserveTasks: [{ task: 'T-1', until: Date.UTC(2026, 0, 8) }] },
       },
     })
     const path = 'policy.unsafeObserveTasks'
-    expect(observed(week.replace('00Z', '01Z'), week)).toMatchObject({
+    expect(observedTasks(week.replace('00Z', '01Z'), week)).toMatchObject({
       problems: [
         { path: `${path}[0].until`, message: 'Expected a time at most 7 days ahead' },
         { path: `${path}[1].task`, message: 'The task is listed already' },
       ],
     })
-    expect(observed('{ task: T-1 }')).toMatchObject({
+    expect(observedTasks('{ task: T-1 }')).toMatchObject({
       problems: [{ path: `${path}[0].until`, message: 'Required' }],
     })
-    expect(observed(week.replace('T-1', "'T *'"))).toMatchObject({
+    expect(observedTasks(week.replace('T-1', "'T *'"))).toMatchObject({
       problems: [{ path: `${path}[0].task` }],
     })
   })
@@ -350,6 +344,15 @@ describe('parseConfig()', () => {
     expect(problemsOf(text)).toEqual([])
   })
 })
+
+function observedTasks(...tasks: readonly string[]): ReturnType<typeof parseConfig> {
+  const text = example.replace(/^policy:.*\n(?: .*\n)*/m, '')
+  return parseConfig(
+    `${text}policy: { unsafeObserveTasks: [${tasks.join()}] }\n`,
+    'chaperone.yaml',
+    { nowMs: Date.UTC(2026, 0, 1) },
+  )
+}
 
 describe('loadConfig()', () => {
   test('loadConfig() reports a file that is absent, too large, not UTF-8 or no file', () => {
