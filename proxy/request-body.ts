@@ -1,7 +1,7 @@
-import { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import type { AgentRequest } from './arrival.ts'
 import type { Exchange } from './exchange.ts'
+import { http } from './node-http.ts'
 import { resetConnection } from './reset-connection.ts'
 
 interface RequestBodyOptions {
@@ -65,7 +65,7 @@ async function nextPiece(
 ): Promise<Buffer | undefined> {
   const tooLate = (): void => {
     // An answer that has begun must not look whole.
-    if (req instanceof IncomingMessage) resetConnection(req.socket)
+    if (req instanceof http.IncomingMessage) resetConnection(req.socket)
     req.destroy(new RequestBodyError('ERR_BODY_GAP', 'No piece of the body came in time'))
   }
   const { gapTimeoutMs } = options

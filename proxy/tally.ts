@@ -1,4 +1,5 @@
-import { Counter, type Registry } from 'prom-client'
+import type { Registry } from 'prom-client'
+import Counter from 'prom-client/lib/counter.js'
 
 /** Adds to the count of two label values. */
 export type Tally = (first: string, second: string, count?: number) => void
