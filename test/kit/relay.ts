@@ -103,6 +103,7 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
   })
   const outcomes: ForwardOutcome[] = []
   let answerHeads = 0
+  const answered = (): void => void answerHeads++
   let agentSidesClosed = 0
   const listener = createListener({
     limits: { ...limits, ...options.limits },
@@ -123,7 +124,6 @@ export async function startRelay(options: RelayOptions = {}): Promise<Relay> {
       const agentSide = arrival.upgrade?.socket ?? arrival.res
       agentSide.once('close', () => void agentSidesClosed++)
       await options.before?.()
-      const answered = (): void => void answerHeads++
       outcomes.push(await relay(arrival, { options, client, exchange, answered }))
     },
   })

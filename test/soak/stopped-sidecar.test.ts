@@ -47,7 +47,9 @@ test(
       })
       if (isCutOff) world.redis.freeze()
       await delay(2 * staleAfterMs)
-      expect(await Promise.race([...queued, 'nothing answers'])).toBe('nothing answers')
+      expect(await Promise.race([...queued, Promise.resolve('nothing answers')])).toBe(
+        'nothing answers',
+      )
       world.sidecar.kill('SIGCONT')
 
       const answered = await statuses(queued)
@@ -74,12 +76,12 @@ async function disconnect({ redis }: World): Promise<void> {
 }
 
 function ask(
-  { sidecar, headers }: World,
+  world: World,
   { txn, path, count }: { readonly txn: string; readonly path: string; readonly count: number },
 ): readonly Promise<number>[] {
   return Array.from({ length: count }, async (_, index) => {
-    const url = `${sidecar.agentUrl}/api/${path}-${index}`
-    const answer = await fetch(url, { headers: headers(txn) })
+    const url = `${world.sidecar.agentUrl}/api/${path}-${index}`
+    const answer = await fetch(url, { headers: world.headers(txn) })
     await answer.arrayBuffer()
     return answer.status
   })
