@@ -129,7 +129,9 @@ describe('a sidecar fails closed without Redis', () => {
   test('killed: a task that only its id names is refused as well', async () => {
     await world.approve('T-stored')
     const headers = world.headers('T-stored')
-    await expectServed('/before', { method: 'GET', headers })
+    await expect
+      .poll(async () => (await call('/before', { method: 'GET', headers })).status, poll)
+      .toBe(200)
     await world.redis.kill()
     await sidecar.readyIs(false)
     await expectStale(headers)

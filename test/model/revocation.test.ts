@@ -6,7 +6,7 @@ import type { Bounds } from './world.ts'
 
 /** The least steps on a path. For a longer run than that of every commit. */
 const depth = Number(process.env['MODEL_DEPTH'] ?? 0)
-const timeoutMs = depth === 0 ? 120_000 : 3_600_000
+const timeoutMs = depth === 0 ? 600_000 : 3_600_000
 
 interface Configuration {
   readonly name: string
