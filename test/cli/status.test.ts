@@ -73,11 +73,13 @@ describe('chaperone status', () => {
 
   test('a row of others cannot forge a line, and is named as unreadable', async () => {
     await world.redis.cli('HSET', sidecarsKey, 'forged\u001b[2J', 'not a row')
-    await world.redis.cli('ZADD', `${sidecarsKey}-seen`, String(Date.now()), 'forged\u001b[2J')
+    // In an hour, so that it is not silent however long the command takes to look.
+    const seen = String(Date.now() + 3_600_000)
+    await world.redis.cli('ZADD', `${sidecarsKey}-seen`, seen, 'forged\u001b[2J')
     const { code, stdout } = await byAddress('status')
+    await world.redis.cli('ZREM', `${sidecarsKey}-seen`, 'forged\u001b[2J')
     expect(code).toBe(4)
     expect(stdout).toContain('forged?[2J is unreadable')
-    await world.redis.cli('ZREM', `${sidecarsKey}-seen`, 'forged\u001b[2J')
   })
 })
 

@@ -15,6 +15,8 @@ let svidFile: string
 beforeAll(async () => {
   checkpointKey = await signingKey('EdDSA')
   world = await startWorld({
+    // A drill that a slow machine makes stale measures nothing.
+    revocation: 'staleAfterWrites: 30s, staleAfterReads: 30s, staleAfterStreams: 60s',
     settings: {
       audit: 'audit: { sink: audit.ndjson, checkpoint: { keys: { file: check.json }, every: 1s } }',
     },

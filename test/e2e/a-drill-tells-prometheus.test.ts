@@ -22,6 +22,8 @@ beforeAll(async () => {
   address = `127.0.0.1:${await freePort()}`
   const upstreams = JSON.stringify(page['upstreams']).replace('127.0.0.1:15090', address)
   world = await startWorld({
+    // A drill that a slow machine makes stale measures nothing.
+    revocation: 'staleAfterWrites: 30s, staleAfterReads: 30s, staleAfterStreams: 60s',
     settings: {
       upstreams: `upstreams: ${upstreams}`,
       routes: `routes: ${JSON.stringify(page['routes'])}`,
