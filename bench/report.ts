@@ -122,7 +122,7 @@ function streamTable(slices: StreamSlices): string {
 }
 
 function processTable({ memory, readyMs, fresh }: Results): string {
-  const { idleMb, connections, connectedMb, loaded } = fresh
+  const { connections, connectedMb, loaded } = fresh
   const [firstMs = Number.NaN, ...laterMs] = readyMs
   const rows = [...memory].map(([name, { idleMb, loadedMb }]) => [
     `RSS of ${name}, idle -> after the load`,
@@ -136,7 +136,7 @@ function processTable({ memory, readyMs, fresh }: Results): string {
       ...rows,
       [
         `RSS of a new full, idle -> ${connections} idle connections`,
-        `${idleMb.toFixed(0)} -> ${connectedMb.toFixed(0)} MiB`,
+        `${fresh.idleMb.toFixed(0)} -> ${connectedMb.toFixed(0)} MiB`,
       ],
       ...(loaded
         ? [[`RSS of a new full after ${loaded.seconds} s of load`, `${loaded.mb.toFixed(0)} MiB`]]

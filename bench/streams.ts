@@ -69,7 +69,7 @@ async function slice({ name, port, pid }: Candidate, plan: StreamPlan): Promise<
 
 interface StreamOptions {
   readonly request: Buffer
-  heard(delayUs: number): void
+  readonly heard: (delayUs: number) => void
 }
 
 /** Resolves with the first event. */
