@@ -35,6 +35,10 @@ export type BuildPolicySetResult =
     } & ReadSet)
   | { readonly ok: false; readonly problems: readonly PolicyProblem[] }
 
+/** The most files of a set, the shipped ones and the presets among them. */
+export const maxPolicyFiles = 256
+export const maxPolicyFileBytes = 256 * 1024
+
 export interface CompileOptions {
   readonly schema: string
   /** Leaves this policy out: a test that still passes then does not hold it. */
@@ -85,8 +89,6 @@ export function buildPolicySet(
   return { ok: true, set, cedar, policies }
 }
 
-const maxFiles = 256
-const maxFileBytes = 256 * 1024
 const maxTotalBytes = 4 * 1024 * 1024
 const maxPolicies = 5000
 const maxProblems = 100
@@ -106,10 +108,10 @@ function findOversize(sources: readonly PolicySource[]): PolicyProblem | undefin
     const bytes = Buffer.byteLength(source.text)
     total += bytes
     const message =
-      index >= maxFiles
-        ? tooMany('files', maxFiles)
-        : bytes > maxFileBytes
-          ? tooMany('bytes in a file', maxFileBytes)
+      index >= maxPolicyFiles
+        ? tooMany('files', maxPolicyFiles)
+        : bytes > maxPolicyFileBytes
+          ? tooMany('bytes in a file', maxPolicyFileBytes)
           : total > maxTotalBytes
             ? tooMany('bytes in all files', maxTotalBytes)
             : undefined

@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { readTextFile, TextFileError } from '../config/read-text-file.ts'
 import type { Preset } from '../config/preset-schema.ts'
-import type { PolicySource } from '../policy/cedar.ts'
+import { maxPolicyFileBytes, maxPolicyFiles, type PolicySource } from '../policy/cedar.ts'
 import { withApiOperations } from '../policy/api-operations.ts'
 import { withToolTypes } from '../policy/tool-types.ts'
 import type { Upstream } from '../policy/types.ts'
@@ -42,9 +42,6 @@ export function cedarSchema(upstreams: ReadonlyMap<string, Upstream> = new Map()
   return withApiOperations(schema, upstreams.values())
 }
 
-const maxFileBytes = 1024 * 1024
-const maxFiles = 500
-
 /** The build copies the shipped policies, so that the same relative path holds in `dist`. */
 function shippedPath(name: string): string {
   return fileURLToPath(new URL(`../policy/cedar/${name}`, import.meta.url))
@@ -65,8 +62,8 @@ export function listFiles(
       suffix === '.cedar' ? '. To refuse everything, put in a policy that forbids everything' : ''
     throw new PolicyFileError(`${directory}: Expected *${suffix} files${advice}`)
   }
-  if (names.length > maxFiles) {
-    throw new PolicyFileError(`${directory}: Expected at most ${maxFiles} *${suffix} files`)
+  if (names.length > maxPolicyFiles) {
+    throw new PolicyFileError(`${directory}: Expected at most ${maxPolicyFiles} *${suffix} files`)
   }
   return names.map((name) => join(directory, name))
 }
@@ -81,7 +78,7 @@ function listNames(directory: string): readonly string[] {
 
 function read(path: string): string {
   try {
-    return readTextFile(path, { maxBytes: maxFileBytes })
+    return readTextFile(path, { maxBytes: maxPolicyFileBytes })
   } catch (error) {
     if (!(error instanceof TextFileError)) throw error
     const { place, message } = error
