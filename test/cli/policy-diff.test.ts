@@ -114,6 +114,49 @@ describe('chaperone policy diff', () => {
     expect(code).toBe(0)
   })
 
+  const onCalls = (id: string, condition: string): string =>
+    `@id("${id}") forbid (principal, action == Chaperone::Action::"tools/call", resource)
+     when { ${condition} };`
+
+  test.each([
+    'context.tool == "args"',
+    'context.tool like "*.args.*" || context.tool == "args"',
+    'context.tool == "args" && context.purpose != "context"',
+    String.raw`context.tool != "\" integers" && context.path != "context[\\"`,
+    'context.tool != "Arguments" && context.task != Chaperone::Task::"typed"',
+    'context.tool == "args" // not of its integers, "args\n',
+    'context.tool == "args" && !context.listing',
+  ])('takes text that looks like arguments for what it is: %s', async (condition) => {
+    await put('new/b.cedar', onCalls('b', condition))
+    expect((await diff(toolCall('c-1', 'args'))).out).toContain('1 of 1 decisions would change\n')
+  })
+
+  test.each([
+    'context.args.hasTag("tool")',
+    'context["args"].hasTag("a")',
+    'context . integers . hasTag("a")',
+    'context // of "a call"\n.args.hasTag("a")',
+    String.raw`context.tool != "\"" && context.args.hasTag("\"")`,
+    '(if context.listing then context else context).args.hasTag("a")',
+    'Chaperone::Arguments::"args".hasTag("a")',
+    'Chaperone :: Integers :: "integers".hasTag("a")',
+    '{ all: context.args }.all.hasTag("a")',
+  ])('does not tell of what reads arguments, however it is written: %s', async (condition) => {
+    await put('new/b.cedar', onCalls('b', condition))
+    expect((await diff(toolCall('c-1', 'args'))).out).toContain(
+      '0 of 0 decisions would change\n1 cannot be told: it depends on arguments',
+    )
+  })
+
+  test('tells apart the clauses of one policy by what they read', async () => {
+    await put(
+      'new/b.cedar',
+      onCalls('b', 'context.tool == "argsless" && context.args.hasTag("argsless")'),
+    )
+    const { out } = await diff(toolCall('c-1', 'argsless'), toolCall('c-2', 'args'))
+    expect(out).toContain('0 of 1 decisions would change\n1 cannot be told')
+  })
+
   /** Delegated from T-0 over T-mid, each grant signed by an authority of its own. */
   function delegated(id: string, more: Partial<DecisionEvent['task']> = {}): DecisionEvent {
     const event = recorded(id)
