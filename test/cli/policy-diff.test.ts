@@ -40,6 +40,23 @@ async function diff(...events: readonly DecisionEvent[]): ReturnType<typeof runP
   return runPolicy('diff', ...sets, '--against', path, '-c', join(root, 'chaperone.yaml'))
 }
 
+const onCalls = (id: string, condition: string): string =>
+  `@id("${id}") forbid (principal, action == Chaperone::Action::"tools/call", resource)
+   when { ${condition} };`
+
+/** Delegated from T-0 over T-mid, each grant signed by an authority of its own. */
+function delegated(id: string, more: Partial<DecisionEvent['task']> = {}): DecisionEvent {
+  const event = recorded(id)
+  const above = { spiffe_id: 'spiffe://example.org/agent/planner' }
+  const facts = {
+    txn: 'T-2',
+    chain: ['g-0', 'g-1', 'g-2'],
+    ancestors: ['T-0', 'T-mid'].map((txn) => ({ txn, ...above })),
+    approvers: ['https://root.test', 'https://middle.test', 'https://leaf.test'],
+  }
+  return { ...event, task: event.task && { ...event.task, ...facts, ...more } }
+}
+
 describe('chaperone policy diff', () => {
   test('lists what would change, by policy, with examples', async () => {
     await put(
@@ -114,10 +131,6 @@ describe('chaperone policy diff', () => {
     expect(code).toBe(0)
   })
 
-  const onCalls = (id: string, condition: string): string =>
-    `@id("${id}") forbid (principal, action == Chaperone::Action::"tools/call", resource)
-     when { ${condition} };`
-
   test.each([
     'context.tool == "args"',
     'context.tool like "*.args.*" || context.tool == "args"',
@@ -141,6 +154,7 @@ describe('chaperone policy diff', () => {
     'Chaperone::Arguments::"args".hasTag("a")',
     'Chaperone :: Integers :: "integers".hasTag("a")',
     '{ all: context.args }.all.hasTag("a")',
+    '[context].contains(context)',
   ])('does not tell of what reads arguments, however it is written: %s', async (condition) => {
     await put('new/b.cedar', onCalls('b', condition))
     expect((await diff(toolCall('c-1', 'args'))).out).toContain(
@@ -156,19 +170,6 @@ describe('chaperone policy diff', () => {
     const { out } = await diff(toolCall('c-1', 'argsless'), toolCall('c-2', 'args'))
     expect(out).toContain('0 of 1 decisions would change\n1 cannot be told')
   })
-
-  /** Delegated from T-0 over T-mid, each grant signed by an authority of its own. */
-  function delegated(id: string, more: Partial<DecisionEvent['task']> = {}): DecisionEvent {
-    const event = recorded(id)
-    const above = { spiffe_id: 'spiffe://example.org/agent/planner' }
-    const facts = {
-      txn: 'T-2',
-      chain: ['g-0', 'g-1', 'g-2'],
-      ancestors: ['T-0', 'T-mid'].map((txn) => ({ txn, ...above })),
-      approvers: ['https://root.test', 'https://middle.test', 'https://leaf.test'],
-    }
-    return { ...event, task: event.task && { ...event.task, ...facts, ...more } }
-  }
 
   test.each([
     ['the tasks above it', 'context.task in Chaperone::Task::"T-0"'],
