@@ -53,6 +53,7 @@ export function ocsfExport(): OcsfExport {
         case 'config':
         case 'heartbeat':
         case 'gap':
+        case 'unread':
         case 'checkpoint':
           attest(record)
           return []

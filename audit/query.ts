@@ -66,6 +66,8 @@ function wordsOf(record: ReadRecord): readonly string[] {
       return [`up to ${record.checkpoint.seq}`]
     case 'gap':
       return [`${record.detail.records} records in the spool since ${record.detail.since}`]
+    case 'unread':
+      return Object.entries(record.detail).map(([reason, count]) => `${count} ${reason}`)
     case 'start':
     case 'stop':
     case 'config':

@@ -114,6 +114,12 @@ const lifecycle = v.object({
   type: v.picklist(['start', 'stop', 'config', 'heartbeat']),
 })
 
+const unread = v.object({
+  ...envelope,
+  type: v.literal('unread'),
+  detail: v.record(v.string(), v.number()),
+})
+
 const gap = v.object({
   ...envelope,
   type: v.literal('gap'),
@@ -132,7 +138,7 @@ const checkpoint = v.object({
   }),
 })
 
-const record = v.union([decision, outcome, revocation, lift, lifecycle, gap, checkpoint])
+const record = v.union([decision, outcome, revocation, lift, lifecycle, unread, gap, checkpoint])
 
 export type ReadRecord = v.InferOutput<typeof record>
 export type ReadDecision = v.InferOutput<typeof decision>

@@ -142,9 +142,12 @@ export interface LiftEvent {
   readonly revocation_epoch: string
 }
 
-/** `gap`: requests went on while the sink took no records; those stand before it, in their place. */
+/**
+ * `gap`: requests went on while the sink took no records; those stand before it, in their place. `unread`: what was
+ * refused since the one before, because there was no request in it to decide, counted by reason.
+ */
 export interface LifecycleEvent {
-  readonly type: 'start' | 'stop' | 'config' | 'heartbeat' | 'gap'
+  readonly type: 'start' | 'stop' | 'config' | 'heartbeat' | 'gap' | 'unread'
   readonly detail: Readonly<Record<string, string | number | boolean>>
 }
 

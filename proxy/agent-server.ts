@@ -8,12 +8,15 @@ import { readListenTls, watchListenTls } from './listen-tls.ts'
 import type { ListenerLog } from './listener.ts'
 import { http } from './node-http.ts'
 import { carriedBy } from './reset-connection.ts'
+import type { UnreadReason } from './unread-requests.ts'
 
 interface AgentServerOptions {
   readonly limits: Config['limits']
   /** Absent: clear text. */
   readonly tls?: ListenTlsConfig
   readonly log: ListenerLog
+  /** Told of what never becomes a request. */
+  readonly unread: (reason: UnreadReason) => void
   /** Whether new connections are reset unheard. */
   readonly isOverloaded: () => boolean
   /** Gets each connection, once TLS is agreed on; `takeHttp1` hands it to the server's own reader. */
@@ -60,19 +63,30 @@ export function createAgentServer(options: AgentServerOptions): AgentServer {
 
 type Settings = Parameters<typeof createSecureServer>[0]
 
-function clearServer(settings: Settings, { admit, isOverloaded }: AgentServerOptions): AgentServer {
+function clearServer(
+  settings: Settings,
+  { admit, isOverloaded, unread }: AgentServerOptions,
+): AgentServer {
   const server = http.createServer(settings)
   const takeHttp1 = takeOver(server, 'connection')
   server.on('connection', (socket: Socket) => {
-    if (isOverloaded()) socket.resetAndDestroy()
-    else admit(socket, () => takeHttp1(socket))
+    if (!isOverloaded()) return admit(socket, () => takeHttp1(socket))
+    unread('overload')
+    socket.resetAndDestroy()
   })
   return { server, abandonHandshakes: () => undefined }
 }
 
 function secureServer(
   settings: Settings,
-  { tls, limits, log, admit, isOverloaded }: AgentServerOptions & { readonly tls: ListenTlsConfig },
+  {
+    tls,
+    limits,
+    log,
+    admit,
+    isOverloaded,
+    unread,
+  }: AgentServerOptions & { readonly tls: ListenTlsConfig },
 ): AgentServer {
   const server = createSecureServer({
     ...settings,
@@ -89,6 +103,7 @@ function secureServer(
   server.on('connection', (carrier: Socket) => {
     const from = otherEnd(carrier)
     if (from === undefined || handshakes.size >= maxHandshakes || isOverloaded()) {
+      unread('overload')
       carrier.resetAndDestroy()
       return
     }
@@ -112,7 +127,11 @@ function secureServer(
   })
   // There is nobody to answer: what would be read as HTTP is not agreed on.
   takeOver(server, 'tlsClientError')
-  server.on('tlsClientError', (_error, socket) => socket.destroy())
+  server.on('tlsClientError', (error: Error & { code?: string }, socket) => {
+    // Who only looks whether the port is open has failed at nothing.
+    if (error.code?.startsWith('ERR_') === true) unread('handshake')
+    socket.destroy()
+  })
   const watching = watchListenTls(server, { config: tls, log })
   server.once('close', () => watching[Symbol.dispose]())
   return {

@@ -25,6 +25,8 @@ interface Http2SessionsOptions {
   /** Serves one stream. It is expected not to reject; when it does, the stream is reset. */
   handle(arrival: Arrival): Promise<void>
   fault(error: unknown): void
+  /** A connection was ended because what came on it was no HTTP/2, or too much of it. */
+  readonly unread: () => void
   readonly limits: Config['limits']
   /** How long a connection may live without a stream. */
   readonly idleMs: number
@@ -40,6 +42,11 @@ const resetsPerSecond = 33
 const pseudoFields = 4
 /** Node takes the code only beside an error. */
 const tooMuch = new Error('Too many requests are under way on one connection')
+/** Why the parser ends a connection. */
+const refusals: ReadonlySet<string | undefined> = new Set([
+  'ERR_HTTP2_ERROR',
+  'ERR_HTTP2_TOO_MANY_INVALID_FRAMES',
+])
 /** After GOAWAY: for the agent to close. */
 const lingerMs = 1_000
 
@@ -77,7 +84,10 @@ class AgentSession {
     // A listener of HTTP/1 keeps a socket whose agent has ended its side: here nobody would ever end ours.
     socket.allowHalfOpen = false
     this.#session = performServerHandshake(socket, sessionOptions(options.limits))
-    this.#session.on('error', () => socket.destroy())
+    this.#session.on('error', (error: Error & { code?: string }) => {
+      if (error === tooMuch || refusals.has(error.code)) options.unread()
+      socket.destroy()
+    })
     this.#session.on('stream', (stream, headers, _flags, raw) =>
       this.#serve(stream, { headers, raw }),
     )

@@ -14,6 +14,7 @@ import { endWithRefusal, refusalBody, refusalFields } from './plain-refusal.ts'
 import { resetConnection } from './reset-connection.ts'
 import { sniffHttp2 } from './sniff-http2.ts'
 import { UnreadAnswers } from './unread-answers.ts'
+import type { UnreadReason } from './unread-requests.ts'
 
 /** The agents' side of the proxy. Disposal resets whatever is still connected. */
 export interface Listener extends AsyncDisposable {
@@ -33,6 +34,8 @@ interface ListenerOptions {
   readonly tls?: ListenTlsConfig
   readonly clock: Clock
   readonly log: ListenerLog
+  /** Told of what was refused here, because there was no request in it to decide. */
+  readonly unread?: (reason: UnreadReason) => void
   /** Whether new connections are reset unheard. Absent: never. */
   readonly isOverloaded?: () => boolean
 }
@@ -50,22 +53,25 @@ export interface ListenerLog {
  */
 export function createListener(options: ListenerOptions): Listener {
   const connections = new Map<Socket, Connection>()
+  const unread = options.unread ?? ((): void => undefined)
   const http2 = createHttp2Sessions({
     handle: (arrival) => options.handle(arrival),
     fault: (error) => logFault(options.log, error),
+    unread: () => unread('malformed'),
     limits: options.limits,
     idleMs: keepAliveMs,
   })
   const unreadAnswers = new UnreadAnswers({ limitMs: options.limits.answerGapTimeout })
-  const state: State = { ...options, connections, http2, unreadAnswers, closing: false }
+  const state: State = { ...options, unread, connections, http2, unreadAnswers, closing: false }
   const { server, abandonHandshakes } = createAgentServer({
     ...options,
+    unread,
     isOverloaded: () => options.isOverloaded?.() ?? false,
     admit: (socket, takeHttp1) => admit(state, socket, takeHttp1),
   })
   serveHttp1(server, state)
-  const unread = setInterval(resetUnread, checkEveryMs, state)
-  unread.unref()
+  const watching = setInterval(resetUnread, checkEveryMs, state)
+  watching.unref()
   const closeIdle = (): void => {
     server.closeIdleConnections()
     http2.closeIdle()
@@ -86,7 +92,7 @@ export function createListener(options: ListenerOptions): Listener {
     async [Symbol.asyncDispose]() {
       const closed = server.listening ? once(server, 'close') : undefined
       close()
-      clearInterval(unread)
+      clearInterval(watching)
       abandonHandshakes()
       // Upgraded sockets are no longer the server's: it would neither count nor close them.
       for (const socket of connections.keys()) socket.destroy()
@@ -96,6 +102,7 @@ export function createListener(options: ListenerOptions): Listener {
 }
 
 interface State extends ListenerOptions {
+  readonly unread: (reason: UnreadReason) => void
   readonly connections: Map<Socket, Connection>
   readonly unreadAnswers: UnreadAnswers
   readonly http2: Http2Sessions
@@ -119,7 +126,10 @@ function serveHttp1(server: Server, state: State): void {
   // Without this listener Node answers 100 before anything was decided.
   server.on('checkContinue', (req, res) => serve(state, { req, res }))
   server.on('upgrade', (req, stream, head) => serveUpgrade(state, { req, stream, head }))
-  server.on('connect', (_req, stream: Duplex) => endWithRefusal(stream, 405))
+  server.on('connect', (_req, stream: Duplex) => {
+    state.unread('connect')
+    endWithRefusal(stream, 405)
+  })
   server.on('checkExpectation', (req, res) => refuseExpectation(state, { req, res }))
   server.on('clientError', (error, stream) => refuseUnreadable(state, { error, stream }))
 }
@@ -129,7 +139,7 @@ function serveHttp1(server: Server, state: State): void {
  * what ALPN has agreed on (RFC 9113 section 3.2).
  */
 function admit(state: State, socket: Socket, takeHttp1: () => void): void {
-  const { connections, http2, limits } = state
+  const { connections, http2, limits, unread } = state
   const connection: Connection = { isHttp2: false, requests: 0, open: 0, latest: undefined }
   connections.set(socket, connection)
   socket.once('close', () => connections.delete(socket))
@@ -138,15 +148,22 @@ function admit(state: State, socket: Socket, takeHttp1: () => void): void {
   const agreed = socket instanceof TLSSocket ? socket.alpnProtocol : undefined
   sniffHttp2(socket, {
     http1() {
-      if (agreed === 'h2') socket.destroy()
-      else takeHttp1()
+      if (agreed !== 'h2') return takeHttp1()
+      unread('malformed')
+      socket.destroy()
     },
     http2() {
-      if (agreed !== undefined && agreed !== 'h2') return endWithRefusal(socket, 400)
+      if (agreed !== undefined && agreed !== 'h2') {
+        unread('malformed')
+        return endWithRefusal(socket, 400)
+      }
       connection.isHttp2 = true
       http2.accept(socket)
     },
-    late: () => endWithRefusal(socket, 408),
+    late({ isSilent }) {
+      if (!isSilent) unread('late')
+      endWithRefusal(socket, 408)
+    },
     timeoutMs: limits.headTimeout,
   })
 }
@@ -177,7 +194,7 @@ function serve(state: State, arrival: Http1Arrival): void {
   })
   state.handle(arrival).catch((error: unknown) => {
     logFault(state.log, error)
-    socket.destroy()
+    resetConnection(socket)
   })
 }
 
@@ -233,6 +250,7 @@ function boundRest(req: IncomingMessage, ms: number): void {
 
 function refuseExpectation(state: State, { req, res }: Http1Arrival): void {
   track(state, { req, res })
+  state.unread('expectation')
   const body = refusalBody(417)
   res.sendDate = false
   res.writeHead(417, refusalFields(body).flat())
@@ -241,13 +259,23 @@ function refuseExpectation(state: State, { req, res }: Http1Arrival): void {
 
 /** RFC 9112 section 11.2: after bytes that could not be read, nothing on this connection is taken for a request. */
 function refuseUnreadable(
-  { connections }: State,
+  { connections, unread }: State,
   { error, stream }: { error: Error & { code?: string }; stream: Duplex },
 ): void {
   const connection = stream instanceof Socket ? connections.get(stream) : undefined
+  const reason = reasonOf(error.code)
+  if (reason !== undefined) unread(reason)
   const canAnswer = error.code !== 'ECONNRESET' && stream.writable
   if (canAnswer && isNextAnswer(connection)) endWithRefusal(stream, statusOf(error.code))
+  else if (stream instanceof Socket && !stream.destroyed) resetConnection(stream)
   else stream.destroy()
+}
+
+/** Undefined for an agent that only went away. */
+function reasonOf(code = ''): UnreadReason | undefined {
+  if (code === 'HPE_HEADER_OVERFLOW') return 'head-too-large'
+  if (code === 'ERR_HTTP_REQUEST_TIMEOUT') return 'late'
+  return code.startsWith('HPE_') && code !== 'HPE_INVALID_EOF_STATE' ? 'malformed' : undefined
 }
 
 /** Bytes of ours in the middle of another answer, or in its place, would be taken for it. */

@@ -7,6 +7,7 @@ import type { Issuer } from '../credential/issuer.ts'
 import type { Decision, RevocationOp } from '../policy/types.ts'
 import type { ShadowAnswer } from './shadow.ts'
 import { createTally } from './tally.ts'
+import type { UnreadReason } from './unread-requests.ts'
 import { version } from './version.ts'
 
 /** What the gauges read when they are scraped. */
@@ -33,6 +34,8 @@ export interface MetricsSource {
 /** Prometheus metrics. Every label has a closed set of values: names from the configuration and our own enums (docs/metrics.md). */
 export interface Metrics {
   decided(route: string, decision: Decision): void
+  /** Something was refused before there was a request to decide. */
+  unread(reason: UnreadReason): void
   /** What shadow policies said of a decision. */
   shadowed(decision: Decision, shadow: ShadowAnswer): void
   /** Milliseconds from arrival to the decision on record. */
@@ -64,6 +67,12 @@ export function createMetrics(): Metrics {
     name: 'chaperone_decisions_total',
     help: 'Decisions by route, effect and denial code',
     labelNames: ['route', 'effect', 'code'] as const,
+    registers,
+  })
+  const unread = new Counter({
+    name: 'chaperone_unread_requests_total',
+    help: 'What was refused before there was a request to decide, by reason',
+    labelNames: ['reason'] as const,
     registers,
   })
   const observed = new Counter({
@@ -164,6 +173,7 @@ export function createMetrics(): Metrics {
       decisions.inc({ route, effect: decision.outcome, code })
       if (decision.outcome === 'allow' && decision.observed) observed.inc({ route })
     },
+    unread: (reason) => unread.inc({ reason }),
     shadowed({ outcome }, shadow) {
       shadows.inc({ effect: outcome, shadow: shadow.outcome })
     },

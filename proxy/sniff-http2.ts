@@ -3,8 +3,8 @@ import type { Socket } from 'node:net'
 interface Sniffed {
   readonly http1: () => void
   readonly http2: () => void
-  /** Nothing that decides it came within `timeoutMs`. */
-  readonly late: () => void
+  /** Nothing that decides it came within `timeoutMs`, or nothing at all. */
+  readonly late: (came: { readonly isSilent: boolean }) => void
   readonly timeoutMs: number
 }
 
@@ -16,7 +16,7 @@ export function sniffHttp2(socket: Socket, { http1, http2, late, timeoutMs }: Sn
   let held: Buffer = Buffer.alloc(0)
   const timer = setTimeout(() => {
     leave()
-    late()
+    late({ isSilent: held.length === 0 })
   }, timeoutMs)
   timer.unref()
   socket.on('readable', look)

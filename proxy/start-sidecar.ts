@@ -29,6 +29,7 @@ import { checkReady } from './readiness.ts'
 import type { Sidecar } from './sidecar.ts'
 import { createSnapshot, SnapshotError, type Snapshot } from './snapshot.ts'
 import { createTaskResolver, drainable } from './task-resolver.ts'
+import { UnreadRequests } from './unread-requests.ts'
 import { version } from './version.ts'
 
 /** A sidecar that listens. Disposal drains it: refuses new tasks, waits for the rest to a deadline, cuts what is left. */
@@ -127,10 +128,12 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       log,
     }),
   )
+  const unread = new UnreadRequests({ metrics, record: (event) => putOnRecord(sidecar, event) })
   const listener = createListener({
     handle: (arrival) => handle(arrival, sidecar),
     limits,
     ...(listen.tls && { tls: listen.tls }),
+    unread: (reason) => unread.note(reason),
     clock,
     log,
     isOverloaded: () => overload.state === 'refuse',
@@ -222,6 +225,7 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
       clearInterval(heartbeat)
       overload[Symbol.dispose]()
       eventLoop[Symbol.dispose]()
+      await unread[Symbol.asyncDispose]()
       await putOnRecord(sidecar, { type: 'stop', detail: { cut } })
       await checkpoints?.[Symbol.asyncDispose]()
       await audit

@@ -19,7 +19,7 @@ describe('docs/audit.md', () => {
     const kinds = [...source.matchAll(/readonly type: (.+)/g)].flatMap(([, kind = '']) =>
       [...kind.matchAll(/'([\w-]+)'/g)].map(([, name]) => name),
     )
-    expect(kinds).toHaveLength(10)
+    expect(kinds).toHaveLength(11)
     expect(new Set(records.map((record) => record['type']))).toEqual(new Set(kinds))
   })
 

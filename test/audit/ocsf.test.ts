@@ -82,6 +82,7 @@ const everything: readonly AuditEvent[] = [
   revocationEvent({ rid: 'rev-3', op: 'quarantine', subject: 'all' }),
   liftEvent({ lifts: ['rev-1', 'rev-2'] }),
   { type: 'heartbeat', detail: {} },
+  { type: 'unread', detail: { malformed: 2 } },
 ]
 
 describe('ocsfExport()', () => {

@@ -13,7 +13,10 @@ afterAll(() => world[Symbol.asyncDispose]())
 describe('rule 44: an uncaught error ends the sidecar', () => {
   test.each([
     ['a listener throws', "throw new TypeError(['text', 'of', 'it'].join('-'))"],
-    ['a promise rejects unheard', "void Promise.reject(new TypeError(['text', 'of', 'it'].join('-')))"],
+    [
+      'a promise rejects unheard',
+      "void Promise.reject(new TypeError(['text', 'of', 'it'].join('-')))",
+    ],
   ])('when %s: with 2, what was in flight reset, and its text not in the log', async (_, fault) => {
     const provoked = `process.on('SIGUSR2', () => { ${fault} })`
     await using sidecar = await world.another({

@@ -4,6 +4,7 @@ import type { OutcomeEvent } from '../../audit/record.ts'
 import { deny } from '../../policy/denial.ts'
 import { denialCodes } from '../../policy/types.ts'
 import { createMetrics, type Metrics, type MetricsSource } from '../../proxy/metrics.ts'
+import { unreadReasons } from '../../proxy/unread-requests.ts'
 import { version } from '../../proxy/version.ts'
 
 const ends = ['complete', 'denied', 'cut', 'client-gone', 'upstream-failed'] as const
@@ -57,6 +58,7 @@ describe('Metrics.expose()', () => {
       'chaperone_exchange_bytes_total{upstream="api",direction="down"} 55',
       'chaperone_cut_seconds_sum 0.004',
       'chaperone_decision_seconds_sum 0.0015',
+      'chaperone_unread_requests_total{reason="malformed"} 1',
       'chaperone_observed_total{route="/api"} 1',
       'chaperone_shadow_decisions_total{effect="allow",shadow="skipped"} 1',
       'chaperone_credentials_total{kind="mint",outcome="failed"} 1',
@@ -132,6 +134,7 @@ function filled(): Metrics {
     policyIds: [],
     observed: { outcome: 'deny', policyIds: [] },
   })
+  for (const reason of unreadReasons) metrics.unread(reason)
   for (const effect of ['allow', 'deny', 'step-up', 'skipped'] as const)
     metrics.shadowed({ outcome: 'allow', policyIds: [] }, { outcome: effect, policyIds: [] })
   metrics.decided('/api', {
