@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import { Socket } from 'node:net'
+import { Server as NetServer, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import type { Config, ListenTlsConfig } from '../config/schema.ts'
@@ -22,6 +22,8 @@ export interface Listener extends AsyncDisposable {
   listen(address: string): Promise<string>
   /** Stops accepting. Answers from now on close their connection. */
   close(): void
+  /** Connections that agents have open. */
+  readonly connections: number
   /** Closes connections without a request in flight, and those that never sent one. */
   closeIdle(): void
 }
@@ -73,21 +75,24 @@ export function createListener(options: ListenerOptions): Listener {
   const watching = setInterval(resetUnread, checkEveryMs, state)
   watching.unref()
   const closeIdle = (): void => {
-    server.closeIdleConnections()
     http2.closeIdle()
-    // Node leaves a connection alone that is open and has said nothing yet.
-    for (const [socket, { requests, isHttp2 }] of connections) {
-      if (requests === 0 && !isHttp2) socket.destroy()
+    // Node's own way spares those that have said nothing yet, and destroys those whose answer has not left yet.
+    for (const [socket, { open, isHttp2 }] of connections) {
+      if (open === 0 && !isHttp2 && socket.writableLength === 0) socket.destroy()
     }
   }
   const close = (): void => {
     state.closing = true
     http2.close()
-    if (server.listening) server.close()
+    // The close of an HTTP server would destroy connections in Node's way.
+    if (server.listening) Reflect.apply(NetServer.prototype.close, server, [])
   }
   return {
     listen: (address) => listenOn(server, address, { scheme: options.tls ? 'https' : 'http' }),
     close,
+    get connections() {
+      return connections.size
+    },
     closeIdle,
     async [Symbol.asyncDispose]() {
       const closed = server.listening ? once(server, 'close') : undefined
@@ -97,6 +102,8 @@ export function createListener(options: ListenerOptions): Listener {
       // Upgraded sockets are no longer the server's: it would neither count nor close them.
       for (const socket of connections.keys()) socket.destroy()
       await closed
+      // Ends Node's own look at the connections, too.
+      server.close()
     },
   }
 }
@@ -111,8 +118,6 @@ interface State extends ListenerOptions {
 
 interface Connection {
   isHttp2: boolean
-  /** Requests read so far. */
-  requests: number
   /** Answers not yet finished; more than one when the agent pipelines. */
   open: number
   latest: Http1Arrival | undefined
@@ -140,7 +145,7 @@ function serveHttp1(server: Server, state: State): void {
  */
 function admit(state: State, socket: Socket, takeHttp1: () => void): void {
   const { connections, http2, limits, unread } = state
-  const connection: Connection = { isHttp2: false, requests: 0, open: 0, latest: undefined }
+  const connection: Connection = { isHttp2: false, open: 0, latest: undefined }
   connections.set(socket, connection)
   socket.once('close', () => connections.delete(socket))
   // After an upgrade Node listens no more, and an error without a listener ends the process.
@@ -230,7 +235,6 @@ function endUpgraded(socket: Socket): void {
 function track({ connections }: State, arrival: Http1Arrival): void {
   const connection = connections.get(arrival.req.socket)
   if (!connection) return
-  connection.requests += 1
   connection.open += 1
   connection.latest = arrival
   arrival.res.once('close', () => {

@@ -11,6 +11,7 @@ import type { GrantStore } from '../revocation/grant-store.ts'
 import type { Presence } from '../revocation/presence.ts'
 import { startAdminListener, type CheckResult } from './admin.ts'
 import { auditLogOf } from './audit-log-of.ts'
+import { drain } from './drain.ts'
 import { enforce, recordLift } from './enforce.ts'
 import { engineObserver } from './engine-observer.ts'
 import { checkpointsOf } from './checkpoints-of.ts'
@@ -68,8 +69,6 @@ const streamCheckMs = 250
 /** A silence in the audit that is longer than this means that the sidecar was not there. */
 const heartbeatMs = 60_000
 const pollMs = 25
-/** After the last cut: for the outcome records. */
-const settleMs = 1_000
 /** A replaced snapshot lives on this long for the requests that began under it. */
 const retireMs = 60_000
 
@@ -215,11 +214,8 @@ export async function startSidecar(options: StartOptions): Promise<RunningSideca
         { inFlight: exchanges.count, deadlineMs: snapshot.config.shutdown.drain },
         'draining',
       )
-      listener.closeIdle()
-      await untilIdle(exchanges, { clock, withinMs: snapshot.config.shutdown.drain })
-      listener.close()
-      const cut = exchanges.cutAll('control-plane-stale')
-      await untilIdle(exchanges, { clock, withinMs: settleMs })
+      const withinMs = snapshot.config.shutdown.drain
+      const cut = await drain({ exchanges, listener, clock, withinMs })
       await listener[Symbol.asyncDispose]()
       clearInterval(streamCheck)
       clearInterval(heartbeat)
@@ -313,12 +309,4 @@ function retire(old: Snapshot, log: Log): void {
     }
   }
   setTimeout(() => void close(), retireMs).unref()
-}
-
-async function untilIdle(
-  exchanges: Exchanges,
-  { clock, withinMs }: { readonly clock: Clock; readonly withinMs: number },
-): Promise<void> {
-  const deadline = clock.monotonic() + withinMs
-  while (exchanges.count > 0 && clock.monotonic() < deadline) await delay(pollMs)
 }

@@ -213,6 +213,24 @@ describe('createListener()', () => {
     expect(await busy).toContain('finished')
   })
 
+  test('closeIdle() and close() leave an answer alone that the agent has not taken yet', async () => {
+    const body = Buffer.alloc(16 * 1024 * 1024, 'x')
+    const { listener, port } = await start(async ({ res }) => {
+      res.writeHead(200, ['content-length', String(body.length)])
+      res.end(body)
+    })
+    const socket = connect(port, '127.0.0.1')
+    socket.write(request('GET /x HTTP/1.1', host))
+    await once(socket, 'readable')
+    listener.closeIdle()
+    listener.close()
+    listener.closeIdle()
+    let bytes = 0
+    socket.on('data', (chunk: Buffer) => (bytes += chunk.length))
+    await once(socket, 'close')
+    expect(bytes).toBeGreaterThan(body.length)
+  })
+
   test('disposal resets upgraded sockets too', async () => {
     const { listener, port, seen } = await start(async () => {})
     const upgrade = request('GET /x HTTP/1.1', host, 'Connection: Upgrade', 'Upgrade: websocket')

@@ -23,7 +23,7 @@ interface Bench {
   readonly port: number
   readonly reasons: UnreadReason[]
   /** Sends the bytes and waits for the end of the connection. */
-  send(bytes: string | Buffer): Promise<Peer>
+  readonly send: (bytes: string | Buffer) => Promise<Peer>
 }
 
 async function start(
