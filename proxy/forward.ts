@@ -28,7 +28,6 @@ import { endsWithHead, http2CodeOf, type Http2CallRequest } from './http2-call.t
 import { maxInterim, sendEarlyHints } from './interim.ts'
 import { requestBody, RequestBodyError } from './request-body.ts'
 import type { ResponseFilter } from './response-filter.ts'
-import { isResendable, LinkUse } from './upstream-link.ts'
 
 export type { ForwardOptions, ForwardOutcome } from './forward-options.ts'
 
@@ -58,7 +57,6 @@ class Forwarding implements Dispatcher.DispatchHandler {
   readonly #res: AgentResponse
   readonly #options: ForwardOptions
   readonly #resolve: (outcome: ForwardOutcome) => void
-  readonly linkUse = new LinkUse()
   #controller: Dispatcher.DispatchController | undefined
   /** Held until the first bytes, when the whole answer is small or is looked at. */
   #head: AnswerHead | undefined
@@ -93,8 +91,6 @@ class Forwarding implements Dispatcher.DispatchHandler {
       headers,
       body: requestBody(this.#req, { body, exchange, gapTimeoutMs: bodyGapTimeoutMs }),
       trailers: () => this.#options.requestTrailers(this.#req.rawTrailers),
-      // undici would close the connection after every HEAD.
-      reset: false,
     }
     client.dispatcher.dispatch(request, this)
   }
@@ -103,7 +99,6 @@ class Forwarding implements Dispatcher.DispatchHandler {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller
-    this.linkUse.start()
     if (this.#options.exchange.cut || this.#res.closed) controller.abort(abortion)
   }
 
@@ -194,12 +189,12 @@ class Forwarding implements Dispatcher.DispatchHandler {
   #isRetryable(code: string): boolean {
     const { method, body } = this.#options
     if (this.#isRetried || body !== 'none' || !isResendable(method)) return false
-    return !this.#head && !this.#res.headersSent && this.linkUse.wasStale(code)
+    return !this.#head && !this.#res.headersSent && untakenCodes.has(code)
   }
 
   #retry(): void {
     this.#isRetried = true
-    // undici is still taking the connection down. A revocation may land before the turn comes.
+    // The connection is still being taken down. A revocation may land before the turn comes.
     setImmediate(() => {
       if (!this.#isOver()) this.dispatch()
     })
@@ -300,6 +295,16 @@ class Forwarding implements Dispatcher.DispatchHandler {
     this.#resolve({ status, end: 'client-gone', ...gone })
   }
 }
+
+/** RFC 9110 section 9.2.2: a request that may be sent again when nobody has taken it. */
+function isResendable(method: string): boolean {
+  return method === 'GET' || method === 'HEAD' || method === 'OPTIONS'
+}
+
+const untakenCodes: ReadonlySet<string> = new Set([
+  'ERR_UPSTREAM_STALE',
+  'ERR_UPSTREAM_REFUSED_STREAM',
+])
 
 /** One value for all aborts: a stack per cut stream would be the dearest part of a cut. */
 const abortion = new Error('The exchange is over')

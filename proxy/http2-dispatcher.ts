@@ -1,19 +1,10 @@
 import { connect, type ClientHttp2Session } from 'node:http2'
-import { connect as connectTcp, isIP, type LookupFunction, type Socket } from 'node:net'
-import { connect as connectTls } from 'node:tls'
+import type { LookupFunction } from 'node:net'
 import Dispatcher from 'undici/lib/dispatcher/dispatcher.js'
 import type { UpstreamConfig } from '../config/schema.ts'
+import { dial } from './dial.ts'
 import { Http2Call, type Http2CallRequest } from './http2-call.ts'
-
-/** A connection to an upstream could not be made, or was lost. */
-export class UpstreamLinkError extends Error {
-  override readonly name = 'UpstreamLinkError'
-  readonly code: 'ERR_UPSTREAM_PROTOCOL' | 'ERR_UPSTREAM_CONNECT_TIMEOUT' | 'ERR_UPSTREAM_PING'
-  constructor(code: UpstreamLinkError['code'], message: string) {
-    super(message)
-    this.code = code
-  }
-}
+import { UpstreamLinkError } from './upstream-link-error.ts'
 
 export interface Http2DispatcherOptions {
   readonly config: Pick<UpstreamConfig, 'connectTimeout' | 'headersTimeout' | 'maxConnections'>
@@ -93,7 +84,14 @@ export class Http2Dispatcher extends Dispatcher {
   #open(): Link {
     const options = {
       createConnection: () =>
-        dial(this.#origin, { ...this.#options, fail: (error) => session.destroy(error) }),
+        dial(this.#origin, {
+          connectTimeoutMs: this.#options.config.connectTimeout,
+          ca: this.#options.ca,
+          ...(this.#options.lookup && { lookup: this.#options.lookup }),
+          protocol: 'h2',
+          // Node aborts the process over a session whose socket is gone in the moment that it connects.
+          fail: (error) => session.destroy(error),
+        }),
       settings: { enablePush: false },
       strictSingleValueFields: false,
       // One table for all tasks would let one probe what another sends, its credential above all (RFC 7541 section 7.1).
@@ -141,37 +139,4 @@ function checkLink(link: Link): void {
   session.ping((error) => {
     link.isAsked = error !== null
   })
-}
-
-/**
- * Opens the connection of a session. What goes wrong after the network's own errors is told by `fail`, which must end the
- * session and not the socket: Node aborts the process over a session whose socket is gone in the moment that it connects.
- */
-function dial(
-  origin: URL,
-  { config, ca, lookup, fail }: Http2DispatcherOptions & { readonly fail: (error: Error) => void },
-): Socket {
-  const host = origin.hostname.replace(/^\[|\]$/g, '')
-  const isSecure = origin.protocol === 'https:'
-  const port = Number(origin.port || (isSecure ? 443 : 80))
-  const target = { host, port, noDelay: true, ...(lookup && { lookup }) }
-  const socket = isSecure
-    ? connectTls({
-        ...target,
-        ALPNProtocols: ['h2'],
-        ...(isIP(host) === 0 && { servername: host }),
-        ...(ca !== undefined && { ca }),
-      })
-    : connectTcp(target)
-  const timer = setTimeout(() => {
-    fail(new UpstreamLinkError('ERR_UPSTREAM_CONNECT_TIMEOUT', 'No connection in time'))
-  }, config.connectTimeout)
-  socket.once('close', () => clearTimeout(timer))
-  socket.once(isSecure ? 'secureConnect' : 'connect', () => {
-    clearTimeout(timer)
-    const isHttp2 = !isSecure || ('alpnProtocol' in socket && socket.alpnProtocol === 'h2')
-    if (isHttp2) return
-    fail(new UpstreamLinkError('ERR_UPSTREAM_PROTOCOL', 'The upstream did not choose HTTP/2'))
-  })
-  return socket
 }
