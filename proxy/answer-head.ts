@@ -1,5 +1,4 @@
 import type { Dispatcher } from 'undici'
-import { fieldName } from './field-name.ts'
 import { canonicalLength } from './headers.ts'
 
 export interface AnswerHead {
@@ -9,20 +8,19 @@ export interface AnswerHead {
   readonly headers: string[]
 }
 
-/** The answer's fields as they came: the parsed map would join or drop repeated ones. */
+/** The answer's fields as they came, flat: a map would join or drop repeated ones. */
 export function rawFields({ rawHeaders }: Dispatcher.DispatchController): readonly string[] {
-  return Array.isArray(rawHeaders) ? textsOf(rawHeaders) : []
+  return flatTexts(rawHeaders)
 }
 
 /** The fields behind a chunked body, as they came. */
-export function rawTrailers({
-  rawTrailers: raw,
-}: Dispatcher.DispatchController): readonly string[] {
-  return Array.isArray(raw) ? textsOf(raw) : []
+export function rawTrailers(controller: Dispatcher.DispatchController): readonly string[] {
+  return flatTexts(controller.rawTrailers)
 }
 
-function textsOf(raw: readonly (string | Buffer)[]): readonly string[] {
-  return raw.map((part) => (typeof part === 'string' ? part : part.toString('latin1')))
+/** undici's types allow more forms; both our clients give this one. */
+function flatTexts(raw: unknown): readonly string[] {
+  return Array.isArray(raw) ? raw : []
 }
 
 /**
@@ -31,16 +29,20 @@ function textsOf(raw: readonly (string | Buffer)[]): readonly string[] {
  */
 export function findAnswerProblem(status: number, raw: readonly string[]): string | undefined {
   if (status > 599) return 'ERR_ANSWER_STATUS'
-  const lengths = valuesOf(raw, 'content-length')
-  const codings = valuesOf(raw, 'transfer-encoding')
-  if (lengths.length > 1 || codings.length > 1) return 'ERR_ANSWER_FRAMING'
-  const [length] = lengths
-  const [coding] = codings
-  if (length !== undefined && !canonicalLength.test(length)) return 'ERR_ANSWER_FRAMING'
-  if (coding === undefined) return undefined
-  return length !== undefined || coding.toLowerCase() !== 'chunked'
-    ? 'ERR_ANSWER_FRAMING'
-    : undefined
+  let length: string | undefined
+  let coding: string | undefined
+  for (let index = 0; index + 1 < raw.length; index += 2) {
+    const name = raw[index] ?? ''
+    const value = raw[index + 1] ?? ''
+    if (isNamed(name, 'content-length')) {
+      if (length !== undefined || !canonicalLength.test(value)) return 'ERR_ANSWER_FRAMING'
+      length = value
+    } else if (isNamed(name, 'transfer-encoding')) {
+      if (coding !== undefined || value.toLowerCase() !== 'chunked') return 'ERR_ANSWER_FRAMING'
+      coding = value
+    }
+  }
+  return length !== undefined && coding !== undefined ? 'ERR_ANSWER_FRAMING' : undefined
 }
 
 /** Whether an answer says that the credential of the request was not accepted: what it says, or undefined. */
@@ -64,21 +66,17 @@ export function contentLength(headers: readonly string[]): number | undefined {
 /** The first value of a field, by its lower-case name. */
 export function fieldValue(headers: readonly string[], name: string): string | undefined {
   for (let index = 0; index + 1 < headers.length; index += 2) {
-    if (fieldName(headers[index] ?? '').lower === name) return headers[index + 1]
+    if (isNamed(headers[index] ?? '', name)) return headers[index + 1]
   }
   return undefined
 }
 
 export function withoutField(headers: string[], name: string): void {
   for (let index = headers.length - 2; index >= 0; index -= 2) {
-    if (fieldName(headers[index] ?? '').lower === name) headers.splice(index, 2)
+    if (headers[index]?.toLowerCase() === name) headers.splice(index, 2)
   }
 }
 
-function valuesOf(raw: readonly string[], name: string): readonly string[] {
-  const values: string[] = []
-  for (let index = 0; index + 1 < raw.length; index += 2) {
-    if (fieldName(raw[index] ?? '').lower === name) values.push((raw[index + 1] ?? '').trim())
-  }
-  return values
+function isNamed(name: string, wanted: string): boolean {
+  return name.length === wanted.length && name.toLowerCase() === wanted
 }

@@ -9,6 +9,9 @@ export interface FieldName {
   readonly isOwned: boolean
   /** RFC 9110 section 7.6.1, and `Expect`: we answered it. */
   readonly isHopByHop: boolean
+  /** What an answer may not say to the agent: `alt-svc` and HSTS would lead it past the proxy. */
+  readonly isWithheld: boolean
+  readonly isCookie: boolean
 }
 
 /** Worked out once for each spelling: the same names come with every request. */
@@ -36,6 +39,8 @@ function readName(name: string): FieldName {
     isToken: tokenForm.test(name),
     isOwned: owned.has(folded) || ownedPrefixes.some((prefix) => folded.startsWith(prefix)),
     isHopByHop: hopByHop.has(folded),
+    isWithheld: withheld.has(folded) || /^(?:proxy|chaperone)-/.test(folded),
+    isCookie: folded === 'set-cookie' || folded === 'set-cookie2',
   }
 }
 
@@ -106,3 +111,12 @@ const ownedPrefixes = [
   'x-spiffe-',
   'x-user',
 ] as const
+
+const withheld: ReadonlySet<string> = new Set([
+  'alt-svc',
+  'authentication-info',
+  'dpop-nonce',
+  'strict-transport-security',
+  'www-authenticate',
+  'x-should-retry',
+])

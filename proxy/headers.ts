@@ -97,9 +97,9 @@ function passedFields(
   for (let index = 0; index + 1 < raw.length; index += 2) {
     const name = raw[index] ?? ''
     const value = raw[index + 1] ?? ''
-    const { folded, isHopByHop } = fieldName(name)
-    if (isHopByHop || listed.has(folded) || isWithheldAnswer(folded)) continue
-    if (isCookie(folded) && !allowSetCookie) continue
+    const { folded, isHopByHop, isWithheld, isCookie } = fieldName(name)
+    if (isHopByHop || isWithheld || listed.has(folded)) continue
+    if (isCookie && !allowSetCookie) continue
     if (folded === 'content-length') {
       if (hasLength || !canonicalLength.test(value)) continue
       hasLength = true
@@ -162,26 +162,6 @@ const headOnly: ReadonlySet<string> = new Set([
 
 /** A decimal without sign, space or leading zero, within exact integers. */
 export const canonicalLength = /^(?:0|[1-9]\d{0,14})$/
-
-/** What an answer may not say to the agent. `alt-svc` and HSTS would lead it past the proxy. */
-const withheldAnswers: ReadonlySet<string> = new Set([
-  'alt-svc',
-  'authentication-info',
-  'dpop-nonce',
-  'strict-transport-security',
-  'www-authenticate',
-  'x-should-retry',
-])
-
-function isWithheldAnswer(folded: string): boolean {
-  return (
-    withheldAnswers.has(folded) || folded.startsWith('proxy-') || folded.startsWith('chaperone-')
-  )
-}
-
-function isCookie(folded: string): boolean {
-  return folded === 'set-cookie' || folded === 'set-cookie2'
-}
 
 function parameterName(pair: string): string {
   const equals = pair.indexOf('=')

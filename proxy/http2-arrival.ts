@@ -151,13 +151,13 @@ export class Http2Response {
     this.#trailers = trailers
   }
 
-  end(chunk?: Buffer | string): void {
+  end(chunk?: Buffer | string, encoding: BufferEncoding = 'utf8'): void {
     const stream = this.#stream
     const isBodiless =
       this.#req.method === 'HEAD' || ((chunk?.length ?? 0) === 0 && this.#trailers.length === 0)
     this.#isEnded = true
     this.#respond({ endStream: isBodiless })
-    if (this.#isWritable() && !stream.writableEnded) stream.end(chunk)
+    if (this.#isWritable() && !stream.writableEnded) stream.end(chunk, encoding)
     this.#watchUnread()
     if (stream.writableFinished) process.nextTick(() => this.#over())
     else stream.once('finish', () => this.#over())

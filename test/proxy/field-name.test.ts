@@ -10,6 +10,8 @@ describe('fieldName()', () => {
       isToken: true,
       isOwned: true,
       isHopByHop: false,
+      isWithheld: false,
+      isCookie: false,
     })
     expect(fieldName('X_Api-Key')).toBe(first)
     for (let n = 0; n < 5_000; n++) fieldName(`x-${n}`)
