@@ -19,16 +19,17 @@ export function requestHead(
 ): string {
   if (!methodForm.test(method) || !targetForm.test(path)) throw unwritable()
   const flat = flatFields(headers)
-  let head = `${method} ${path} HTTP/1.1\r\n`
-  if (flat[0] !== 'host') head += `host: ${host}\r\n`
-  for (let index = 0; index + 1 < flat.length; index += 2) {
+  const named = flat[0] === 'host'
+  let head = `${method} ${path} HTTP/1.1\r\nhost: ${named ? flat[1] : host}\r\n`
+  head += connectionFields(upgrade)
+  for (let index = named ? 2 : 0; index + 1 < flat.length; index += 2) {
     const name = flat[index] ?? ''
     const value = flat[index + 1] ?? ''
     if (name.length === 14 && name.toLowerCase() === 'content-length') continue
     if (!nameForm.test(name) || unsafeByte.test(value)) throw unwritable()
     head += `${name}: ${value}\r\n`
   }
-  return `${head}${connectionFields(upgrade)}${framingField(framing, method)}\r\n`
+  return `${head}${framingField(framing, method)}\r\n`
 }
 
 /** The agent's Content-Length; undefined when it sent none. */

@@ -1,4 +1,5 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel'
+import type { Socket } from 'node:net'
 import { describe, expect, test } from 'vitest'
 import { startRelay, until, type Peer, type Relay } from '../kit/relay.ts'
 
@@ -22,14 +23,18 @@ describe('forward() on a kept connection that turns out closed', () => {
 
   test('sends nothing again when a revocation landed in between', async () => {
     await using relay = await startRelay()
-    const { agent, upstream } = await second(relay)
-    const cutOnError = (): void => {
-      queueMicrotask(() => relay.exchanges.cutAll('task-terminated'))
+    const dialled: Socket[] = []
+    const note = (message: unknown): void => {
+      dialled.push((message as { readonly socket: Socket }).socket)
     }
-    subscribe('undici:request:error', cutOnError)
+    subscribe('net.client.socket', note)
+    const { agent, upstream } = await second(relay)
+    unsubscribe('net.client.socket', note)
+    const ours = dialled.find(({ remotePort }) => remotePort === upstream.socket.localPort)
+    // After the forwarder's own listener has decided to send again, and before it does.
+    ours?.once('end', () => relay.exchanges.cutAll('task-terminated'))
     upstream.socket.destroy()
     await agent.has('"code":"task-terminated"')
-    unsubscribe('undici:request:error', cutOnError)
     expect(await relay.ended(2)).toEqual([
       { status: 200, end: 'complete' },
       { status: 403, end: 'cut' },
