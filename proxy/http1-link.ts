@@ -103,9 +103,9 @@ export class Http1Link implements AnswerSink {
     if (this.#call?.paused !== true) this.#socket.resume()
   }
 
-  /** Closes it without a word to its request. One that was never sent has left nothing behind on it. */
+  /** Closes it without a word to its request. A kept one that had not sent it yet is as good as before. */
   drop(): void {
-    const isClean = this.#call !== undefined && !this.#isSent
+    const isClean = this.#call !== undefined && !this.#isSent && this.#requests > 0
     this.#call = undefined
     if (isClean) this.#owner.free(this)
     else this.#close()

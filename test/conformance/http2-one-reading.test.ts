@@ -219,7 +219,7 @@ function expectOneRequest(text: string, request: Request): void {
     const colon = row.indexOf(': ')
     return [row.slice(0, colon), row.slice(colon + 2)]
   })
-  const framing = request.body ? [['transfer-encoding', 'chunked']] : lengthOf(request)
+  const framing = request.body === null ? lengthOf(request) : [['transfer-encoding', 'chunked']]
   expect(arrived).toEqual([
     ['host', 'upstream.example'],
     ['connection', 'keep-alive'],
@@ -249,7 +249,8 @@ function expectSameList(served: Served, request: Request): void {
 }
 
 function chunked(body: string | null): string {
-  return body ? `${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n` : ''
+  if (body === null) return ''
+  return `${body === '' ? '' : `${body.length.toString(16)}\r\n${body}\r\n`}0\r\n\r\n`
 }
 
 function takesTrailers({ more }: Request): boolean {
