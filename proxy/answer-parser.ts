@@ -154,7 +154,7 @@ export class AnswerParser {
       fields,
       keepAliveSeconds: framed.keepAliveSeconds,
     }
-    if (status < 200) return this.#openInterim(told, framed)
+    if (status < 200) return this.#openInterim(told, { ...framed, isHttp10 })
     const isBodiless = this.#asked.method === 'HEAD' || status === 204 || status === 304
     // What stands for a body that must not come may come all the same.
     const isUncertain =
@@ -171,9 +171,10 @@ export class AnswerParser {
   /** RFC 9110 section 15.2: any number of them may come before the answer, and none has a body. */
   #openInterim(
     told: Omit<ParsedHead, 'keepsAlive'>,
-    { length, isChunked, switches }: Framing,
+    { length, isChunked, closes, switches, isHttp10 }: Framing & { readonly isHttp10: boolean },
   ): void {
     if (isChunked || length !== undefined) throw framing('A body in an interim answer')
+    if (closes || isHttp10) throw framing('An interim answer that is the last one')
     this.#interimCount += 1
     if (this.#interimCount > maxInterim) throw tooLarge('Too many interim answers')
     if (told.status === 100) throw malformed('100 that nobody asked for')

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import * as fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { mutated } from '../kit/mutated.ts'
 import { readRequest, valuesOf, type StrictRequest } from '../kit/strict-http.ts'
 import { everything, startWorld, type World } from '../kit/world.ts'
 
@@ -162,89 +163,20 @@ const words = [
   '%2f',
 ]
 
-type Edit =
-  | { readonly kind: 'insert'; readonly at: number; readonly word: string }
-  | { readonly kind: 'drop'; readonly at: number; readonly length: number }
-  | { readonly kind: 'repeat'; readonly at: number; readonly length: number }
-  | { readonly kind: 'flip'; readonly at: number; readonly bits: number }
-
-/** Positions are shares of the length; at the end of a line, where framing lives, or anywhere. */
-const at = fc.double({ min: 0, max: 1, noNaN: true })
-const edit: fc.Arbitrary<Edit> = fc.oneof(
-  {
-    weight: 4,
-    arbitrary: fc.record({
-      kind: fc.constant('insert' as const),
-      at,
-      word: fc.constantFrom(...words),
-    }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant('drop' as const),
-      at,
-      length: fc.integer({ min: 1, max: 12 }),
-    }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant('repeat' as const),
-      at,
-      length: fc.integer({ min: 1, max: 40 }),
-    }),
-  },
-  {
-    weight: 1,
-    arbitrary: fc.record({
-      kind: fc.constant('flip' as const),
-      at,
-      bits: fc.integer({ min: 1, max: 255 }),
-    }),
-  },
-)
-
 /** The tokens stay whole, or nearly every mutant would end at the signature: edits see a place-holder of one byte. */
 const ownMark = '\x01'
-const mutants: fc.Arbitrary<Mutant> = fc
-  .record({
-    base: fc.constantFrom(...bases),
-    edits: fc.array(fc.record({ edit, onLine: fc.boolean() }), { minLength: 0, maxLength: 3 }),
-  })
-  .map(({ base, edits }) => {
-    const text = edits.reduce(
-      (from, { edit: one, onLine }) => apply(from, { one, onLine }),
-      base(ownMark),
+const mutants: fc.Arbitrary<Mutant> = mutated(bases, {
+  words,
+  text: (base) => base(ownMark),
+}).map(({ text }) => {
+  const bytes: Mutant['bytes'] = (own) =>
+    text.replaceAll(ownMark, () =>
+      Object.entries(own)
+        .map(([name, value]) => `${name}: ${value}\r\n`)
+        .join(''),
     )
-    const bytes: Mutant['bytes'] = (own) =>
-      text.replaceAll(ownMark, () =>
-        Object.entries(own)
-          .map(([name, value]) => `${name}: ${value}\r\n`)
-          .join(''),
-      )
-    return { bytes, toString: () => JSON.stringify(text) }
-  })
-
-function apply(
-  text: string,
-  { one, onLine }: { readonly one: Edit; readonly onLine: boolean },
-): string {
-  const anywhere = Math.floor(one.at * text.length)
-  const lineEnd = text.indexOf('\n', anywhere)
-  const place = onLine && lineEnd !== -1 ? lineEnd + 1 : anywhere
-  const [before, after] = [text.slice(0, place), text.slice(place)]
-  switch (one.kind) {
-    case 'insert':
-      return before + one.word + after
-    case 'drop':
-      return before + after.slice(one.length)
-    case 'repeat':
-      return before + after.slice(0, one.length) + after
-    case 'flip':
-      return before + String.fromCharCode((after.charCodeAt(0) || 0) ^ one.bits) + after.slice(1)
-  }
-}
+  return { bytes, toString: () => JSON.stringify(text) }
+})
 
 /** Sends everything and waits for the proxy to end the connection, or to say nothing more. */
 async function send(agentUrl: string, bytes: string): Promise<void> {
