@@ -19,6 +19,11 @@ export interface Http1LinkOwner {
   unsent(call: Http1Call): void
 }
 
+export interface DialEvents {
+  connected(): void
+  fail(error: Error): void
+}
+
 /** How long a connection stays open without a request, when the upstream does not say how long it waits. */
 const idleMs = 4_000
 /** The request must be there before the upstream's own time is up. */
@@ -52,7 +57,7 @@ export class Http1Link implements AnswerSink {
       open,
     }: {
       readonly call: Http1Call
-      open(events: { connected(): void; fail(error: Error): void }): Socket
+      readonly open: (events: DialEvents) => Socket
     },
   ) {
     this.#owner = owner

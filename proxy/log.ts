@@ -51,6 +51,10 @@ function withoutForeignMessage(this: Logger, args: Parameters<LogFn>, method: Lo
  * Node quotes the value that it refuses.
  */
 const ownCodes: ReadonlySet<string> = new Set([
+  'ERR_ANSWER_CHUNK',
+  'ERR_ANSWER_FRAMING',
+  'ERR_ANSWER_HEAD',
+  'ERR_ANSWER_SIZE',
   'ERR_APPROVER_INVALID',
   'ERR_AUDIT_BACKLOG',
   'ERR_AUDIT_CHAIN',
@@ -82,10 +86,13 @@ const ownCodes: ReadonlySet<string> = new Set([
   'ERR_TEXT_FILE',
   'ERR_TRUST_BUNDLE',
   'ERR_UPSTREAM_ADDRESS',
+  'ERR_UPSTREAM_CLOSED',
   'ERR_UPSTREAM_CONNECT_TIMEOUT',
   'ERR_UPSTREAM_PING',
   'ERR_UPSTREAM_PROTOCOL',
   'ERR_UPSTREAM_REFUSED_STREAM',
+  'ERR_UPSTREAM_REQUEST',
+  'ERR_UPSTREAM_STALE',
   'ERR_UPSTREAM_STREAM',
   'ERR_UPSTREAM_TIMEOUT',
 ])

@@ -49,7 +49,8 @@ test('an answer of an upstream is read the same wherever its bytes are split', (
       expectSame(read(halves(bytes, at), method), ours, () => `split at ${at}`)
     }
   })
-  withoutStacks(() => fc.assert(property, { ...runs, numRuns: Math.ceil(runs.numRuns / 10) }))
+  const some = { ...runs, numRuns: Math.ceil(runs.numRuns / 10) }
+  withoutStacks(() => expect(() => fc.assert(property, some)).not.toThrow())
 }, 3_600_000)
 
 /** A stack for each of some million refusals would be most of the time. */
@@ -207,8 +208,8 @@ function eachByte(bytes: Buffer): readonly Buffer[] {
   return Array.from(bytes, (_, at) => bytes.subarray(at, at + 1))
 }
 
-/** Not `toEqual` at once: it costs more than all the readings. */
+/** Not `toEqual`: it costs more than all the readings. */
 function expectSame(one: Reading, other: Reading, what: () => string): void {
-  if (JSON.stringify(one) !== JSON.stringify(other))
-    expect({ [what()]: one }).toEqual({ [what()]: other })
+  const [got, wanted] = [JSON.stringify(one), JSON.stringify(other)]
+  if (got !== wanted) throw new Error(`${what()}: expected ${wanted}, got ${got}`)
 }
