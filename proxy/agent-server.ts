@@ -1,6 +1,6 @@
 import type { Server } from 'node:http'
 import { createServer as createSecureServer } from 'node:https'
-import type { Socket } from 'node:net'
+import { Server as NetServer, type Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { Config, ListenTlsConfig } from '../config/schema.ts'
 import { maxFields } from './gate.ts'
@@ -140,6 +140,12 @@ function secureServer(
       for (const carrier of handshakes.values()) carrier.destroy()
     },
   }
+}
+
+/** Takes no more connections. The close of an HTTP server would also destroy those that it calls idle. */
+export function stopAccepting(server: Server): void {
+  // oxlint-disable-next-line typescript/unbound-method -- applied to a server at once
+  Reflect.apply(NetServer.prototype.close, server, [])
 }
 
 /** Takes Node's own listeners off an event and returns them as one. */

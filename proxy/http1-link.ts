@@ -180,7 +180,8 @@ export class Http1Link implements AnswerSink {
       socket.write(requestHead(request, { framing: body.length, host }), 'latin1')
       socket.write(body)
       socket.uncork()
-    } else socket.write(requestHead(request, { framing: 'none', host }), 'latin1')
+    } else if (body) throw new TypeError('Expected a body of bytes, or a stream')
+    else socket.write(requestHead(request, { framing: 'none', host }), 'latin1')
   }
 
   /** With the first piece of the body when that is there already, and alone when it is not. */

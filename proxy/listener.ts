@@ -1,11 +1,11 @@
 import { once } from 'node:events'
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
-import { Server as NetServer, Socket } from 'node:net'
+import { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { TLSSocket } from 'node:tls'
 import type { Config, ListenTlsConfig } from '../config/schema.ts'
 import type { Clock } from '../policy/types.ts'
-import { checkEveryMs, createAgentServer, keepAliveMs } from './agent-server.ts'
+import { checkEveryMs, createAgentServer, keepAliveMs, stopAccepting } from './agent-server.ts'
 import type { Arrival, Http1Arrival } from './arrival.ts'
 import { createHttp2Sessions, type Http2Sessions } from './http2-sessions.ts'
 import { listenOn } from './listen-on.ts'
@@ -84,8 +84,7 @@ export function createListener(options: ListenerOptions): Listener {
   const close = (): void => {
     state.closing = true
     http2.close()
-    // The close of an HTTP server would destroy connections in Node's way.
-    if (server.listening) Reflect.apply(NetServer.prototype.close, server, [])
+    if (server.listening) stopAccepting(server)
   }
   return {
     listen: (address) => listenOn(server, address, { scheme: options.tls ? 'https' : 'http' }),
@@ -271,8 +270,14 @@ function refuseUnreadable(
   if (reason !== undefined) unread(reason)
   const canAnswer = error.code !== 'ECONNRESET' && stream.writable
   if (canAnswer && isNextAnswer(connection)) endWithRefusal(stream, statusOf(error.code))
-  else if (stream instanceof Socket && !stream.destroyed) resetConnection(stream)
-  else stream.destroy()
+  else if (!(stream instanceof Socket) || stream.destroyed) stream.destroy()
+  else if (isAnswered(connection)) stream.destroySoon()
+  else resetConnection(stream)
+}
+
+/** A reset would take an answer that is whole from the agent that has yet to read it. */
+function isAnswered(connection: Connection | undefined): boolean {
+  return connection?.open === 1 && connection.latest?.res.writableEnded === true
 }
 
 /** Undefined for an agent that only went away. */

@@ -183,7 +183,8 @@ async function send(agentUrl: string, bytes: string): Promise<void> {
   const { port } = new URL(agentUrl)
   const socket = connect({ port: Number(port), host: '127.0.0.1' })
   socket.on('error', () => undefined)
-  const closed = once(socket, 'close')
+  // Not `once()` of the library: that takes a reset for a failure of the test.
+  const closed = new Promise((resolve) => socket.once('close', resolve))
   // What waits for more of its body is over when the connection is.
   socket.setTimeout(quietMs, () => socket.destroy())
   socket.resume()

@@ -3,6 +3,8 @@ import { createServer as createTcpServer } from 'node:net'
 import { once } from 'node:events'
 import { createServer as createTlsServer } from 'node:tls'
 import { describe, expect, test } from 'vitest'
+// oxlint-disable-next-line import/no-unassigned-import -- adds `request()` to what dispatches
+import 'undici'
 import type { UpstreamConfig } from '../../config/schema.ts'
 import { createUpstreamClient } from '../../proxy/upstream-client.ts'
 import { startFrameUpstream, startHttp2Upstream } from '../kit/http2.ts'
