@@ -118,7 +118,8 @@ function inspect(
 ): { readonly depth: number; readonly unknown: boolean } {
   let depth = level / 2
   let unknown = false
-  if (typeof node !== 'object' || node === null) return { depth, unknown }
+  // Too deep is refused already: going on would exhaust our own stack.
+  if (typeof node !== 'object' || node === null || depth > maxDepth) return { depth, unknown }
   for (const [key, value] of Object.entries(node)) {
     const inner = inspect(value, level + 1)
     depth = Math.max(depth, inner.depth)
