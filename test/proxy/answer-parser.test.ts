@@ -45,12 +45,12 @@ describe('AnswerParser', () => {
   })
 
   test('finish() ends what lasts until the connection ends, and nothing else', () => {
-    const unended = push(`${head}\r\npart`)
-    expect(unended).toMatchObject({ isWhole: false, body: 'part' })
-    unended.parser.finish()
-    expect(unended.sink.isWhole).toBe(true)
+    const open = push(`${head}\r\npart`)
+    expect(open).toMatchObject({ isWhole: false, body: 'part' })
+    open.parser.finish()
+    expect(open.sink.isWhole).toBe(true)
     for (const text of ['', 'HTTP/1.1 2', `${head}Content-Length: 5\r\n\r\nhell`, chunked]) {
-      expect(() => push(text).parser.finish()).toThrow(coded('ERR_ANSWER_FRAMING'))
+      expect(() => push(text).parser.finish(), text).toThrow(coded('ERR_ANSWER_FRAMING'))
     }
   })
 
