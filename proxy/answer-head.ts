@@ -24,7 +24,7 @@ function flatTexts(raw: unknown): readonly string[] {
 }
 
 /**
- * What makes an answer's framing one that two readers take differently (RFC 9112 section 6.3), behind undici's parser.
+ * What makes an answer's framing one that two readers take differently (RFC 9112 section 6.3), whatever client read it.
  * A short code, or undefined when it has one reading.
  */
 export function findAnswerProblem(status: number, raw: readonly string[]): string | undefined {

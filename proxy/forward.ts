@@ -97,7 +97,7 @@ class Forwarding implements Dispatcher.DispatchHandler {
     client.dispatcher.dispatch(request, this)
   }
 
-  // What undici tells, in its order.
+  // What the upstream client tells, in its order.
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller

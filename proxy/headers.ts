@@ -12,7 +12,7 @@ export interface OutboundHeaderOptions {
   readonly injected: readonly Pair[]
   /** Ask the upstream for an answer that can be read: `accept-encoding: identity`. */
   readonly stripAcceptEncoding: boolean
-  /** A WebSocket handshake: keeps `Sec-WebSocket-*`. undici writes `Connection` and `Upgrade`, and throws on ours. */
+  /** A WebSocket handshake: keeps `Sec-WebSocket-*`. The upstream client writes `Connection` and `Upgrade`. */
   readonly upgrade?: boolean
   /** Says to an HTTP/2 upstream that trailers are read: gRPC servers refuse a call that does not (`TE` itself is hop-by-hop). */
   readonly trailers?: boolean

@@ -140,6 +140,7 @@ describe('AnswerParser', () => {
     '0x5\r\nhello',
     '-5\r\n',
     '5\nhello',
+    '5;\nhello\r\n',
     '5\r\rhello\r\n',
     '5;\r\nhello',
     '5;a\0\r\nhello',
