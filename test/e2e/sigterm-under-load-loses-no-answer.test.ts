@@ -145,10 +145,10 @@ describe('rule 43: SIGTERM under load loses no answer', () => {
       })
       const tally = { whole: 0, refused: 0, nothing: 0, part: 0 }
       const begunBefore = slow.begun()
-      const over = { is: false }
+      const stop = new AbortController()
       const loops = Array.from({ length: clients }, async () => {
         const ask = client(sidecar, world.headers('T-1'))
-        while (!over.is) {
+        while (!stop.signal.aborted) {
           const seen = await ask('/api/things')
           tally[seen] += 1
           if (seen === 'nothing') await delay(5)
@@ -157,7 +157,7 @@ describe('rule 43: SIGTERM under load loses no answer', () => {
       await until(() => tally.whole > 20 * clients)
       sidecar.kill('SIGTERM')
       expect(await sidecar.exited).toBe(0)
-      over.is = true
+      stop.abort()
       await Promise.all(loops)
       expect(tally).toMatchObject({ part: 0, refused: 0 })
       expect(tally.whole).toBe(slow.begun() - begunBefore)
