@@ -275,9 +275,10 @@ function refuseUnreadable(
   else resetConnection(stream)
 }
 
-/** A reset would take an answer that is whole from the agent that has yet to read it. */
+/** All of the last answer is written: it may leave. Half of one must not look whole. */
 function isAnswered(connection: Connection | undefined): boolean {
-  return connection?.open === 1 && connection.latest?.res.writableEnded === true
+  if (!connection || connection.open === 0) return true
+  return connection.open === 1 && connection.latest?.res.writableEnded === true
 }
 
 /** Undefined for an agent that only went away. */

@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
 import type { Config } from '../../config/schema.ts'
@@ -118,7 +117,8 @@ function watch(socket: Socket, request: string) {
   let text = ''
   socket.on('data', (chunk) => (text += chunk.toString('latin1')))
   socket.on('error', () => undefined)
-  const closed = once(socket, 'close')
+  // Not `once()` of the library: that takes a reset for a failure of the test.
+  const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
   socket.write(request)
   return {
     socket,
