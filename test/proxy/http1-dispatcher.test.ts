@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { Readable } from 'node:stream'
 import { setTimeout } from 'node:timers/promises'
 import type { Dispatcher } from 'undici'
@@ -6,6 +7,7 @@ import 'undici'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { Http1Dispatcher } from '../../proxy/http1-dispatcher.ts'
 import { startRawUpstream, type Peer } from '../kit/relay.ts'
+import { localhostCertFile, startTlsServer } from '../kit/tls.ts'
 
 type RawUpstream = Awaited<ReturnType<typeof startRawUpstream>>
 
@@ -108,12 +110,12 @@ describe('Http1Dispatcher', () => {
   ])('ends the connection when a body is %s than its length', async (_, rest) => {
     const body = new Readable({ read: () => undefined })
     const asked = ask({ path: '/a', method: 'POST', headers: ['content-length', '6'], body })
-    const refused = expect(asked).rejects.toMatchObject({ code: 'ERR_UPSTREAM_REQUEST' })
+    const ended = Promise.allSettled([asked])
     body.push('four')
     const peer = await upstream.next()
     await peer.has('four')
     body.push(rest)
-    await refused
+    expect(await ended).toMatchObject([{ reason: { code: 'ERR_UPSTREAM_REQUEST' } }])
     await peer.ended
     expect(peer.text()).not.toContain(' and')
   })
@@ -128,6 +130,17 @@ describe('Http1Dispatcher', () => {
     await peer.has('5\r\nhello\r\n0\r\n\r\n')
     peer.socket.write(ok)
     expect(await asked).toBe('ok')
+  })
+
+  test('speaks HTTP/1.1 over TLS with the authority of its configuration, and with no other', async () => {
+    await using server = await startTlsServer((_, res) => res.end('ok'))
+    await dispatcher.destroy()
+    dispatcher = open({ url: server.url })
+    await expect(ask({ path: '/a' })).rejects.toMatchObject({ code: 'DEPTH_ZERO_SELF_SIGNED_CERT' })
+    await dispatcher.destroy()
+    dispatcher = open({ url: server.url, ca: readFileSync(localhostCertFile, 'utf8') })
+    expect(await ask({ path: '/a' })).toBe('ok')
+    expect(await ask({ path: '/a' })).toBe('ok')
   })
 
   test('close() lets what waits and what is in flight end, and takes nothing more', async () => {
@@ -160,10 +173,18 @@ describe('Http1Dispatcher', () => {
   })
 })
 
-function open({ maxConnections = 4 } = {}): Http1Dispatcher {
-  return new Http1Dispatcher(new URL(upstream.url), {
+function open({
+  maxConnections = 4,
+  url = upstream.url,
+  ca,
+}: {
+  readonly maxConnections?: number
+  readonly url?: string
+  readonly ca?: string
+} = {}): Http1Dispatcher {
+  return new Http1Dispatcher(new URL(url), {
     config: { connectTimeout: 5_000, headersTimeout: 10_000, maxConnections },
-    ca: undefined,
+    ca,
   })
 }
 
