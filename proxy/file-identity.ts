@@ -10,14 +10,16 @@ export interface WatchedFiles {
 /** Of the file behind all symlinks: a mounted ConfigMap changes by a symlink swap. */
 export function identify(path: string): string {
   try {
-    const { ino, mtimeMs, size } = statSync(path)
-    return `${ino}:${mtimeMs}:${size}`
+    const stat = statSync(path)
+    const { ino, mtimeMs, size } = stat
+    // The time of a directory tells of every file in it, and one may be our own audit log.
+    return stat.isDirectory() ? `${ino}` : `${ino}:${mtimeMs}:${size}`
   } catch {
     return 'absent'
   }
 }
 
-/** Text that changes when one of the paths does, or a file of a directory among them. */
+/** Text that changes when one of the paths does, or a file of policies or cases in a directory among them. */
 export function identifyAll(paths: readonly string[]): string {
   return paths
     .flatMap((path) => [
@@ -27,6 +29,7 @@ export function identifyAll(paths: readonly string[]): string {
     .join('\n')
 }
 
+const readForm = /\.(?:cedar|ya?ml)$/
 /** A set of policies has fewer: more are not looked at one by one. */
 const maxFiles = 1024
 
@@ -34,7 +37,7 @@ function listNames(path: string): readonly string[] {
   try {
     // A mounted ConfigMap keeps its generations in hidden entries.
     return readdirSync(path)
-      .filter((name) => !name.startsWith('.'))
+      .filter((name) => !name.startsWith('.') && readForm.test(name))
       .slice(0, maxFiles)
   } catch {
     return []

@@ -22,7 +22,7 @@ export interface ForwardOptions {
   readonly headers: string[]
   readonly body: 'none' | 'stream' | Buffer
   readonly exchange: Exchange
-  /** What of the request's trailers the upstream gets. HTTP/1 upstreams get none: undici cannot send any. */
+  /** What of the request's trailers the upstream gets. HTTP/1 upstreams get none. */
   requestTrailers(raw: readonly string[]): readonly (readonly [name: string, value: string])[]
   responseHeaders(raw: readonly string[]): string[]
   readonly filter: ResponseFilter | undefined
