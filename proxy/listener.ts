@@ -270,15 +270,16 @@ function refuseUnreadable(
   if (reason !== undefined) unread(reason)
   const canAnswer = error.code !== 'ECONNRESET' && stream.writable
   if (canAnswer && isNextAnswer(connection)) endWithRefusal(stream, statusOf(error.code))
-  else if (!(stream instanceof Socket) || stream.destroyed) stream.destroy()
-  else if (isAnswered(connection)) stream.destroySoon()
-  else resetConnection(stream)
+  else if (connection && stream instanceof Socket) endUnanswered(stream, connection)
+  else stream.destroy()
 }
 
-/** All of the last answer is written: it may leave. Half of one must not look whole. */
-function isAnswered(connection: Connection | undefined): boolean {
-  if (!connection || connection.open === 0) return true
-  return connection.open === 1 && connection.latest?.res.writableEnded === true
+/** An answer that is all written may leave. Half of one must not look whole. */
+function endUnanswered(socket: Socket, { open, latest }: Connection): void {
+  const only = open === 1 ? latest?.res : undefined
+  if (open === 0 || only?.headersSent === false) socket.destroy()
+  else if (only?.writableEnded === true) socket.destroySoon()
+  else resetConnection(socket)
 }
 
 /** Undefined for an agent that only went away. */
