@@ -17,7 +17,7 @@ test('`chaperone run` loads no HTTP client that comes with Node, no tracing, and
     script,
   ])
   const loaded: readonly string[] = JSON.parse(stdout)
-  expect(loaded.some((name) => name.includes('/undici/lib/dispatcher/client.js'))).toBe(true)
+  expect(loaded.some((name) => name.includes('/undici/lib/dispatcher/dispatcher.js'))).toBe(true)
   const unwanted = /internal\/deps\/undici|opentelemetry|undici\/lib\/web|defaultMetrics|ioredis/
   expect(loaded.filter((name) => unwanted.test(name))).toEqual([])
 })

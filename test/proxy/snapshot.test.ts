@@ -1,3 +1,5 @@
+// oxlint-disable-next-line import/no-unassigned-import -- adds `request()` to what dispatches
+import 'undici'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { createSnapshot, type Snapshot } from '../../proxy/snapshot.ts'
 import { systemClock } from '../../proxy/system-clock.ts'

@@ -1,5 +1,7 @@
 import { once } from 'node:events'
 import { createServer, type Server } from 'node:http'
+// oxlint-disable-next-line import/no-unassigned-import -- adds `request()` to what dispatches
+import 'undici'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { UpstreamConfig } from '../../config/schema.ts'
 import { createUpstreamClient } from '../../proxy/upstream-client.ts'
