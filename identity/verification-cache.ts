@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { isDenial } from '../policy/denial.ts'
 import type { Denial } from '../policy/types.ts'
@@ -13,10 +14,8 @@ interface VerificationCacheOptions<T> {
 }
 
 /**
- * Remembers tokens that verified, so that a signature costs once. By the whole text: a digest for every request would
- * cost more than what follows a hit, and the time of a look-up does not tell how much of a wrong text is right.
- * Failures are never remembered, and requests with one token that come together share one verification. A hit says
- * nothing of revocation, grant or policy.
+ * Remembers tokens that verified, so that a signature costs once. Failures are never remembered, and requests with one
+ * token that come together share one verification. A hit says nothing of revocation, grant or policy.
  */
 export class VerificationCache<T extends object> {
   readonly #values: LRUCache<string, T>
@@ -25,25 +24,22 @@ export class VerificationCache<T extends object> {
   readonly #isCurrent: (value: T) => boolean
 
   constructor(options: VerificationCacheOptions<T> = {}) {
-    this.#values = new LRUCache({
-      max: options.maxEntries ?? 10_000,
-      maxSize: maxTextBytesInAll,
-      sizeCalculation: (_value, { length }) => length,
-    })
+    this.#values = new LRUCache({ max: options.maxEntries ?? 10_000 })
     this.#isCurrent = options.isCurrent ?? (() => true)
   }
 
   /** What `run` gave for this text, or gives now. The value is frozen: it is shared by every later request. */
   async verify(compact: string, run: () => Promise<T | Denial>): Promise<T | Denial> {
-    // Far over what any verifier takes: it refuses by length, and the text is not worth a look.
+    // Far over what any verifier takes: it refuses by length, and the text is not worth a hash.
     if (compact.length > maxTextBytes) return run()
-    const held = this.#values.get(compact)
+    const key = hash('sha256', compact, 'base64')
+    const held = this.#values.get(key)
     if (held !== undefined) {
       if (this.#isCurrent(held)) return held
-      this.#values.delete(compact)
+      this.#values.delete(key)
     }
-    const joined = this.#running.get(compact)
-    const result = await (joined ?? this.#run(compact, run))
+    const joined = this.#running.get(key)
+    const result = await (joined ?? this.#run(key, run))
     // A key may have been withdrawn since the shared verification began: who joined late asks again.
     if (joined && !isDenial(result) && !this.#isCurrent(result)) return run()
     return result
@@ -53,21 +49,20 @@ export class VerificationCache<T extends object> {
     return this.#values.size
   }
 
-  async #run(compact: string, run: () => Promise<T | Denial>): Promise<T | Denial> {
+  async #run(key: string, run: () => Promise<T | Denial>): Promise<T | Denial> {
     const running = run()
-    this.#running.set(compact, running)
+    this.#running.set(key, running)
     try {
       const result = await running
-      if (!isDenial(result)) this.#values.set(compact, deepFreeze(result))
+      if (!isDenial(result)) this.#values.set(key, deepFreeze(result))
       return result
     } finally {
-      this.#running.delete(compact)
+      this.#running.delete(key)
     }
   }
 }
 
 const maxTextBytes = 65_536
-const maxTextBytesInAll = 16 * 1024 * 1024
 
 /** Plain data only, as verifiers give it. */
 function deepFreeze<T extends object>(value: T): T {

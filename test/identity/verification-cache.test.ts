@@ -61,12 +61,4 @@ describe('VerificationCache.verify()', () => {
     for (let n = 0; n < 100; n++) await cache.verify(`text ${n}`, () => Promise.resolve({}))
     expect(cache.size).toBe(10)
   })
-
-  test('holds no more text than its bound', async () => {
-    const cache = new VerificationCache<object>()
-    const long = 'x'.repeat(60_000)
-    for (let n = 0; n < 400; n++) await cache.verify(`${long}${n}`, () => Promise.resolve({}))
-    expect(cache.size * long.length).toBeLessThanOrEqual(16 * 1024 * 1024)
-    expect(cache.size).toBeGreaterThan(200)
-  })
 })
